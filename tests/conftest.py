@@ -1,0 +1,30 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import write_tiny_bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny captioner with random weights, in English and Chinese. Not to be changed."""
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Seven pictures of different content and size, as files. Not to be changed."""
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(1)
+    paths = []
+    for number in range(7):
+        coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3)).astype(np.uint8))
+        paths.append(folder / f"photo {number}.png")
+        coarse.resize((100 + 10 * number, 80), Image.Resampling.BICUBIC).save(paths[-1])
+    return paths
