@@ -1,0 +1,179 @@
+"""The truth: recurrent cells, scans, attention and the caption decoder as plain NumPy, written to be read.
+
+Everything fast (`engine/decoder.py`, the torch modules) is held against this file. The type of the numbers is kept:
+float64 in, float64 out. Weights have PyTorch's layout and names: `weight_ih [G*H, D]`, `weight_hh [G*H, H]` and two
+biases `[G*H]`, where G gates are stacked in the order i, f, g, o (lstm), r, z, n (gru) or are one alone (rnn).
+
+B batch, T time, D input features, H hidden units, L layers, R regions, A attention units, E embedding, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating[Any]]
+IntArray = npt.NDArray[np.integer[Any]]
+Cell = Literal["rnn", "lstm", "gru"]
+State = tuple[Array, ...]  # of one layer: (h,) for rnn and gru, (h, c) for lstm, each [B, H]
+Weights = Mapping[str, Array]
+
+GATES: dict[Cell, int] = {"rnn": 1, "lstm": 4, "gru": 3}
+PARTS: dict[Cell, int] = {"rnn": 1, "lstm": 2, "gru": 1}  # arrays in the state of a layer
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), as a tanh so that no x overflows."""
+    result: Array = 0.5 * (np.tanh(0.5 * x) + 1)
+    return result
+
+
+def softmax(x: Array) -> Array:
+    """exp(x) normalised over the last axis."""
+    powers = np.exp(x - x.max(axis=-1, keepdims=True))
+    result: Array = powers / powers.sum(axis=-1, keepdims=True)
+    return result
+
+
+# ------------------------------------------------------------------------------------------------------------- cells
+
+
+def rnn_step(x: Array, state: State, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: Array) -> State:
+    """h' = tanh(W x + b + U h + b'). Input [B, D], state (h [B, H],) (Elman 1990; `torch.nn.RNN`)."""
+    (h,) = state
+    return (np.tanh(x @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh),)
+
+
+def lstm_step(x: Array, state: State, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: Array) -> State:
+    """c' = f c + i g, h' = o tanh(c'). State (h, c), each [B, H] (Hochreiter & Schmidhuber 1997; `torch.nn.LSTM`)."""
+    h, c = state
+    i, f, g, o = np.split(x @ weight_ih.T + bias_ih + h @ weight_hh.T + bias_hh, 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return (sigmoid(o) * np.tanh(c), c)
+
+
+def gru_step(x: Array, state: State, weight_ih: Array, weight_hh: Array, bias_ih: Array, bias_hh: Array) -> State:
+    """h' = (1 - z) n + z h, where r gates U h + b' inside n (Cho et al. 2014, in the form of `torch.nn.GRU`)."""
+    (h,) = state
+    r_x, z_x, n_x = np.split(x @ weight_ih.T + bias_ih, 3, axis=-1)
+    r_h, z_h, n_h = np.split(h @ weight_hh.T + bias_hh, 3, axis=-1)
+    r, z = sigmoid(r_x + r_h), sigmoid(z_x + z_h)
+    return ((1 - z) * np.tanh(n_x + r * n_h) + z * h,)
+
+
+STEPS: dict[Cell, Callable[[Array, State, Array, Array, Array, Array], State]] = {
+    "rnn": rnn_step,
+    "lstm": lstm_step,
+    "gru": gru_step,
+}
+
+
+def layer_weights(weights: Weights, layer: int, prefix: str = "") -> tuple[Array, Array, Array, Array]:
+    """`weight_ih, weight_hh, bias_ih, bias_hh` of one layer; `prefix` comes before PyTorch's names ("rnn.")."""
+    names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    ih, hh, b_ih, b_hh = (weights[f"{prefix}{name}_l{layer}"] for name in names)
+    return ih, hh, b_ih, b_hh
+
+
+def zero_state(cell: Cell, layers: int, rows: int, hidden: int, like: Array) -> list[State]:
+    """The state that everything starts from, of the same float type as `like`: [L] states of arrays [rows, H]."""
+    return [tuple(np.zeros((rows, hidden), like.dtype) for _ in range(PARTS[cell])) for _ in range(layers)]
+
+
+def scan(
+    cell: Cell,
+    x: Array,
+    weights: Weights,
+    *,
+    layers: int = 1,
+    state: Sequence[State] | None = None,
+    lengths: IntArray | None = None,
+    prefix: str = "",
+) -> tuple[Array, list[State]]:
+    """A stack of layers over a whole sequence x [B, T, D]: outputs [B, T, H] of the top layer and the last state.
+
+    `state` is where to go on from (zeros when left out). Row b ends after `lengths[b]` steps (0..T, T when left out):
+    from there on its state stands still and its outputs are zero, as with `torch.nn.utils.rnn.PackedSequence`.
+    """
+    batch, time, _ = x.shape
+    hidden = weights[f"{prefix}weight_hh_l0"].shape[1]
+    now = list(state) if state is not None else zero_state(cell, layers, batch, hidden, x)
+    out = np.zeros((batch, time, hidden), x.dtype)
+    for t in range(time):
+        below = x[:, t]
+        going = np.ones((batch, 1), bool) if lengths is None else (t < np.asarray(lengths))[:, None]
+        for layer in range(layers):
+            after = STEPS[cell](below, now[layer], *layer_weights(weights, layer, prefix))
+            now[layer] = tuple(np.where(going, new, old) for new, old in zip(after, now[layer], strict=True))
+            below = after[0]
+        out[:, t] = np.where(going, below, 0)
+    return out, now
+
+
+# --------------------------------------------------------------------------------------------------------- attention
+
+
+def attend(memory: Array, keys: Array, h: Array, weights: Weights) -> tuple[Array, Array]:
+    """Additive attention (Bahdanau et al. 2015, equations 5 and 6): context [B, H] and weights [B, R].
+
+    memory [B, R, H], keys [B, R, A] (the projected memory), h [B, H] asks.
+    """
+    query = h @ weights["attention.query.weight"].T + weights["attention.query.bias"]
+    scores = np.tanh(keys + query[:, None, :]) @ weights["attention.score.weight"][0]
+    alpha = softmax(scores)
+    return (alpha[:, :, None] * memory).sum(axis=1), alpha
+
+
+# --------------------------------------------------------------------------------------------------- caption decoder
+
+
+def caption_memory(features: Array, weights: Weights) -> tuple[Array, Array]:
+    """What attention reads of features [B, R, F]: memory [B, R, H] and its keys [B, R, A]."""
+    memory = features @ weights["memory.weight"].T + weights["memory.bias"]
+    return memory, memory @ weights["attention.key.weight"].T
+
+
+def caption_step(
+    x: Array, state: Sequence[State], memory: Array | None, keys: Array | None, weights: Weights, cell: Cell
+) -> tuple[Array, list[State], Array | None]:
+    """One step of the caption decoder: input x [B, E] -> logits [B, V], the next state, attention [B, R] or None.
+
+    With a memory, the first layer's h asks attention for a context c; the second layer reads [h, c], and so does the
+    output. Layers above the second read the layer below. Without one, the layers are a plain stack.
+    """
+    after: list[State] = []
+    below, context, alpha = x, None, None
+    for layer, before in enumerate(state):
+        if layer == 1 and context is not None:
+            below = np.concatenate([below, context], axis=-1)
+        after.append(STEPS[cell](below, before, *layer_weights(weights, layer, "rnn.")))
+        below = after[-1][0]
+        if layer == 0 and memory is not None and keys is not None:
+            context, alpha = attend(memory, keys, below, weights)
+    top = below if context is None else np.concatenate([below, context], axis=-1)
+    output = np.tanh(top @ weights["output.weight"].T + weights["output.bias"])
+    return output @ weights["embedding.weight"].T + weights["head.bias"], after, alpha
+
+
+def caption_logits(
+    features: Array, tokens: IntArray, weights: Weights, *, cell: Cell, layers: int, attention: bool
+) -> tuple[Array, Array | None]:
+    """Logits [B, T, V] of what follows each of tokens [B, T], and the attention [B, T, R] that they were read with.
+
+    The first token is the language token; before it, the mean of features [B, R, F] enters once, as START.
+    """
+    hidden = weights["rnn.weight_hh_l0"].shape[1]
+    memory, keys = caption_memory(features, weights) if attention else (None, None)
+    start = features.mean(axis=1) @ weights["start.weight"].T + weights["start.bias"]
+    state = zero_state(cell, layers, len(features), hidden, features)
+    _, state, _ = caption_step(start, state, memory, keys, weights, cell)
+    logits, alphas = [], []
+    for t in range(tokens.shape[1]):
+        x = weights["embedding.weight"][tokens[:, t]]
+        scores, state, alpha = caption_step(x, state, memory, keys, weights, cell)
+        logits.append(scores)
+        alphas.append(alpha)
+    return np.stack(logits, axis=1), np.stack([a for a in alphas if a is not None], axis=1) if attention else None
