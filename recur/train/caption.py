@@ -1,0 +1,219 @@
+"""`recur train caption`: a captioner from pictures and sentences, written as a bundle.
+
+What is here: reading the data, choosing the network, the order of the phases, the bundle. How a phase learns is in
+`phases.py`, self-critical training in `cider.py`, batches and features in `caption_data.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recur.bundle import read_bundle, write_bundle
+from recur.data.captions import read_captions
+from recur.data.text import Vocabulary
+from recur.errors import RecurError
+from recur.nn.caption import CaptionNetwork, Cell
+from recur.train.caption_data import (
+    DEFAULT_MAX_WORDS,
+    MAX_WORDS,
+    FeatureSource,
+    FrozenFeatures,
+    Split,
+    TrainedFeatures,
+    data_hash,
+    keep,
+    make_split,
+    read_pixels,
+)
+from recur.train.checkpoint import StopRequest
+from recur.train.checks import check_captions, check_data
+from recur.train.encoders import FeatureEncoder, cache_features, open_encoder
+from recur.train.finish import finish_bundle
+from recur.train.phases import Phase, Run, greedy_captions, train_phases
+
+DECODER_RATE, JOINT_RATE, ENCODER_RATE, CIDER_RATE = 1.5e-3, 5e-4, 1e-4, 2e-4
+FROZEN_SHARE = 0.25  # of the epochs, before a fine-tuned encoder starts to move
+
+
+def train_caption(
+    *,
+    data: Path,
+    out: Path,
+    images: Path | None = None,
+    language: str | None = None,
+    data_name: str | None = None,
+    terms: str | None = None,
+    min_count: int = 5,
+    cell: Cell = "lstm",
+    attention: bool = True,
+    hidden: int = 512,
+    layers: int = 2,
+    embedding: int = 256,
+    init: Path | None = None,
+    encoder: str = "embedded",
+    output_name: str | None = None,
+    finetune_encoder: bool = False,
+    epochs: int = 12,
+    cider: int = 0,
+    batch: int = 24,
+    beam: int = 5,
+    seconds: float | None = None,
+    seed: int = 1,
+    resume: bool = False,
+) -> Path:
+    """Train on the train split of `data`, choose on its dev split, write the bundle `out`.
+
+    `batch` counts pictures (each comes with all its captions); `cider` counts epochs of self-critical training.
+    `data_name` and `terms` (of use, as their source states them) go into the card. Working files lie in `<out>.work`
+    and are what `resume` goes on from. Raises RecurError for data, encoders and checkpoints that cannot be used.
+    """
+    torch.manual_seed(seed)
+    work = out.with_name(out.name + ".work")
+    found = read_captions(data, images=images, language=language)
+    for line in (*found.problems, *check_data(found)):
+        print(f"warning: {line}", file=sys.stderr)
+    train, dev = make_split(found, "train"), make_split(found, "dev")
+    if not len(train) or not len(dev):
+        raise RecurError(f"{data}: {len(train)} train and {len(dev)} dev pictures; expected some of each")
+    start = None if init is None else read_bundle(init, task="caption")
+    vocabulary = (
+        start.vocabulary()
+        if start is not None
+        else Vocabulary.build(
+            {lang: (words for rows in train.tokens[lang] for words in rows) for lang in found.languages}, min_count
+        )
+    )
+    eye = open_encoder(encoder, output_name=output_name)
+    if finetune_encoder and eye.module is None:
+        raise RecurError(f"{encoder}: a foreign ONNX graph cannot be trained; leave out --finetune-encoder")
+    with StopRequest(seconds=seconds) as stop:
+        train, dev, sources = _sources(eye, train, dev, work, moving=finetune_encoder, stop=stop)
+        if stop.requested:
+            return _stopped(stop, work, out)
+        network = CaptionNetwork(
+            channels=eye.channels,
+            vocabulary=len(vocabulary),
+            cell=cell,
+            embedding=embedding,
+            hidden=hidden,
+            layers=layers,
+            attention=hidden // 4 if attention else 0,
+        )
+        network.normalise(sources["train"].features(np.arange(min(len(train), 512)), None))
+        if start is not None:
+            _load(network, start.weights, init)
+        settings: dict[str, Any] = {
+            "data": data_hash(found),
+            "encoder": encoder,
+            "finetune_encoder": finetune_encoder,
+            "init": None if init is None else init.name,
+            "cell": cell,
+            "attention": attention,
+            "hidden": hidden,
+            "layers": layers,
+            "embedding": embedding,
+            "min_count": min_count,
+            "epochs": epochs,
+            "cider": cider,
+            "batch": batch,
+            "seed": seed,
+        }
+        run = Run(network, vocabulary, train, dev, seed, batch, work / "checkpoint", settings, [])
+        module = eye.module if finetune_encoder else None
+        phases = plan(epochs, cider, moving=finetune_encoder, warm=start is not None)
+        if not train_phases(run, phases, sources, encoder=module, stop=stop, resume=resume):
+            return _stopped(stop, work, out)
+    _warn(run, sources["dev"])
+    meta = {
+        "task": "caption",
+        "name": out.stem,
+        "languages": list(vocabulary.languages),
+        "cell": cell,
+        "hidden": hidden,
+        "layers": layers,
+        "embedding": embedding,
+        "attention": network.attention_units,
+        "encoder": eye.describe(),
+        "decode": {
+            "beam": beam,
+            "length_penalty": 0.0,
+            "max_length": {lang: MAX_WORDS.get(lang, DEFAULT_MAX_WORDS) for lang in vocabulary.languages},
+        },
+        "training": {
+            **settings,
+            "data_name": data_name,
+            "terms": terms,
+            "command": shlex.join(["recur", *sys.argv[1:]]),
+            "pictures": len(train),
+            "log": run.log,
+            "phases": run.reports,
+        },
+    }
+    weights = {name: value.numpy() for name, value in network.engine_weights().items()}
+    write_bundle(out, meta, weights, tokenizer=vocabulary, encoder=eye.to_onnx(), card="")
+    finish_bundle(out, dev=dev, log=run.log)
+    return out
+
+
+def plan(epochs: int, cider: int, *, moving: bool, warm: bool = False) -> list[Phase]:
+    """The phases of a run. `moving`: the encoder is trained too; `warm`: the network has been trained before."""
+    frozen = 0 if warm and moving else min(epochs, max(1, math.ceil(epochs * FROZEN_SHARE))) if moving else epochs
+    phases = [Phase("decoder", frozen, DECODER_RATE)] if frozen else []
+    if moving and epochs > frozen:
+        phases.append(Phase("joint", epochs - frozen, JOINT_RATE, ENCODER_RATE))
+    if cider:
+        phases.append(Phase("cider", cider, CIDER_RATE))
+    return phases
+
+
+def _sources(
+    eye: FeatureEncoder, train: Split, dev: Split, work: Path, *, moving: bool, stop: StopRequest
+) -> tuple[Split, Split, dict[str, FeatureSource]]:
+    """Features of both splits, and the splits without the pictures that cannot be read."""
+    sources: dict[str, FeatureSource] = {}
+    splits: dict[str, Split] = {}
+    for name, split in (("train", train), ("dev", dev)):
+        if moving:
+            assert eye.module is not None
+            splits[name], pixels, problems = read_pixels(split, eye.size)
+            sources[name] = TrainedFeatures(pixels, eye.module)
+        else:
+            cached = cache_features(eye, split.paths, work / f"features-{name}", flips=name == "train", stop=stop)
+            if not cached.complete:
+                return train, dev, {}
+            problems = [str(problem) for problem in cached.problems]
+            splits[name] = keep(split, cached.kept.tolist())
+            kept_all = len(cached.kept) == len(split)
+            sources[name] = FrozenFeatures(cached.features if kept_all else cached.features[cached.kept])
+        for line in problems:
+            print(f"warning: {line}", file=sys.stderr)
+    return splits["train"], splits["dev"], sources
+
+
+def _load(network: CaptionNetwork, weights: Any, init: Path | None) -> None:
+    try:
+        network.load_engine_weights({name: torch.from_numpy(value) for name, value in weights.items()})
+    except (KeyError, RuntimeError) as error:
+        raise RecurError(
+            f"{init}: its network has other sizes than the one to train ({error}); use the same options"
+        ) from error
+
+
+def _stopped(stop: StopRequest, work: Path, out: Path) -> Path:
+    print(f"stopped ({stop.reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
+    return out
+
+
+def _warn(run: Run, dev_source: FeatureSource) -> None:
+    for lang in run.vocabulary.languages:
+        captions = greedy_captions(run.network, dev_source, run.dev, run.vocabulary, lang)
+        references = [[" ".join(words) for words in rows] for rows in run.dev.tokens[lang]]
+        for line in check_captions([" ".join(words) for words in captions], references, run.vocabulary):
+            print(f"warning: {lang}: {line}", file=sys.stderr)

@@ -1,0 +1,116 @@
+"""Pictures of a training and of a confidence, as PNG. Drawn without a screen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from recur.errors import RecurError
+from recur.metrics.calibration import expected_calibration_error, risk_coverage
+
+OWN_KEYS = ("phase", "epoch", "loss")
+DISTINCT = "_distinct"
+# Apart in hue and in lightness, so that they differ on paper and for colour-blind readers (Okabe and Ito 2008).
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+BINS = 10
+
+
+def plot_training(log: Sequence[Mapping[str, Any]]) -> bytes:
+    """Loss and dev CIDEr-D by epoch, as PNG.
+
+    `log` has a row an epoch: `phase`, `epoch`, `loss`, and for each language its CIDEr-D times 100 under its own name
+    (keys that end in `_distinct` count captions and are left out). A grey line marks where a phase begins; the loss of
+    each phase is a curve of its own, because phases minimise different things.
+    """
+    if not log:
+        raise RecurError("training plot: the log is empty; train for at least one epoch")
+    epochs = np.arange(1, len(log) + 1)
+    phases = [str(row.get("phase", "")) for row in log]
+    starts = [i for i in range(len(log)) if i == 0 or phases[i] != phases[i - 1]]
+    languages = sorted({key for row in log for key in row if key not in OWN_KEYS and not key.endswith(DISTINCT)})
+    figure = _figure(6.4, 5.6)
+    above, below = figure.subplots(2, 1, sharex=True)
+    for start, stop in zip(starts, [*starts[1:], len(log)], strict=True):
+        losses = [float(row["loss"]) for row in log[start:stop]]
+        above.plot(epochs[start:stop], losses, marker=".", color="#333333")
+    for colour, lang in zip(_colours(len(languages)), languages, strict=True):
+        scores = np.array([float(row.get(lang, np.nan)) for row in log])
+        below.plot(epochs, scores, marker=".", color=colour, label=lang)
+        if np.isfinite(scores).any():
+            best = int(np.nanargmax(scores))
+            below.annotate(
+                f"{scores[best]:.1f}", (epochs[best], scores[best]), (0, 5), textcoords="offset points", ha="center"
+            )
+    for axes in (above, below):
+        for start in starts[1:]:
+            axes.axvline(start + 0.5, color="#bbbbbb", linewidth=1)
+        axes.grid(axis="y", color="#eeeeee")
+        axes.margins(y=0.15)
+    for start in starts:
+        if phases[start]:
+            above.annotate(
+                phases[start], (start + 1, 0.98), xycoords=("data", "axes fraction"), va="top", color="#777777"
+            )
+    above.set_ylabel("loss")
+    below.set_ylabel("dev CIDEr-D x 100")
+    below.set_xlabel("epoch")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if languages:
+        below.legend(loc="lower right", frameon=False)
+    return _png(figure)
+
+
+def plot_reliability(confidence: NDArray[np.floating[Any]], good: NDArray[np.bool_]) -> bytes:
+    """How far a confidence can be believed, as PNG. confidence [N] in 0..1, good [N]: was the caption acceptable?
+
+    Left: the share that was acceptable against the confidence, in `BINS` bins of equally many pictures, with twice the
+    standard error; on the diagonal it is right. Right: the share that is wrong when only the surest part is answered.
+    """
+    confidence, outcome = np.asarray(confidence, np.float64), np.asarray(good, np.float64)
+    if confidence.ndim != 1 or confidence.shape != outcome.shape or not len(confidence):
+        raise RecurError(
+            f"reliability plot: got {list(confidence.shape)} confidences and {list(outcome.shape)} outcomes; "
+            "expected one of each a picture"
+        )
+    figure = _figure(8.0, 3.8)
+    left, right = figure.subplots(1, 2)
+    bins = [part for part in np.array_split(np.argsort(confidence, kind="stable"), BINS) if len(part)]
+    said = np.array([confidence[part].mean() for part in bins])
+    was = np.array([outcome[part].mean() for part in bins])
+    error = np.array([2 * np.sqrt(w * (1 - w) / len(part)) for w, part in zip(was, bins, strict=True)])
+    left.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    left.errorbar(said, was, yerr=error, marker="o", markersize=4, color=COLOURS[0], capsize=2)
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share acceptable")
+    ece = expected_calibration_error(confidence, outcome)
+    left.set_title(f"calibration error {ece:.3f}, {len(confidence)} pictures", fontsize=10)
+    coverage, risk = risk_coverage(confidence, outcome)
+    right.plot(coverage, risk, color=COLOURS[1])
+    right.axhline(1 - outcome.mean(), color="#bbbbbb", linewidth=1)
+    right.set(xlim=(0, 1), ylim=(0, 1), xlabel="share of pictures answered", ylabel="share of answers not acceptable")
+    right.set_title("risk and coverage", fontsize=10)
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure that no window and no global state of matplotlib knows of; inches."""
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+
+
+def _png(figure: Figure) -> bytes:
+    """The file, the same bytes for the same picture: it names no program version and no date."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()

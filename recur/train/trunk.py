@@ -1,0 +1,297 @@
+"""`recur train trunk`: teach a small CNN to see, by a larger one's feature maps.
+
+The small network is trained from nothing. For every view of a picture the teacher's map (scaled per channel), its
+pooled direction and its class probabilities are the targets. Training starts on small pictures and ends on full-size
+ones: most of what is to be learned can be learned at a third of the price.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from recur.data.caption_formats import SPLITS
+from recur.errors import RecurError
+from recur.files import write_atomically
+from recur.nn.export import export_trunk
+from recur.nn.vision import DistillationHead, Trunk, channels_last
+from recur.train.checkpoint import (
+    StopRequest,
+    check_same_run,
+    epoch_order,
+    has_checkpoint,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+)
+from recur.train.teacher import MAP_MAX, TeacherCache, build_teacher_cache, cut_view
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+HELD_OUT = 256  # pictures that only measure
+LEAST_PICTURES = 8
+# (share of all steps, side in pixels): the grid is side / 32.
+RESOLUTIONS = ((0.35, 128), (0.30, 160), (0.35, 224))
+WHOLE_VIEW_SHARE = (0.34, 0.6)  # how often the whole picture is shown rather than a crop: at the start, at the end
+
+
+def pictures_to_learn_from(folders: Sequence[Path]) -> list[Path]:
+    """Every picture below the folders, less those that an annotations.jsonl puts in dev or test."""
+    found: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise RecurError(f"{folder}: not a folder; --data of `recur train trunk` takes folders of pictures")
+        held: set[str] = set()
+        for listing in sorted(folder.rglob("annotations.jsonl")):
+            held |= _held_out(listing)
+        found += [
+            path
+            for path in sorted(folder.rglob("*"))
+            if path.suffix.lower() in PICTURE_SUFFIXES
+            and held.isdisjoint("/".join(path.parts[-n:]) for n in range(1, len(path.parts) + 1))
+        ]
+    if len(found) < LEAST_PICTURES:
+        raise RecurError(
+            f"{', '.join(map(str, folders))}: only {len(found)} pictures found; "
+            f"expected {LEAST_PICTURES} at least; give a folder with more"
+        )
+    return found
+
+
+def _held_out(listing: Path) -> set[str]:
+    """File names in the dev and test splits of an annotations.jsonl. A line that is unclear stops: it may be one."""
+    held: set[str] = set()
+    for number, line in enumerate(listing.read_bytes().splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise RecurError(f"{listing}:{number}: broken JSON ({error}); mend this line or take it out") from error
+        split = row.get("split") or "none" if isinstance(row, dict) else None
+        if not isinstance(split, str) or split.strip().lower() not in SPLITS:
+            raise RecurError(
+                f"{listing}:{number}: {f'split {split!r}' if isinstance(row, dict) else 'no JSON object'}; "
+                "expected an object with a split of train, dev, test or none; mend this line"
+            )
+        if SPLITS[split.strip().lower()] in ("dev", "test"):
+            if not isinstance(row.get("file_name"), str):
+                raise RecurError(f"{listing}:{number}: no file_name; expected the name of a picture; add it")
+            held.add(row["file_name"].replace("\\", "/").removeprefix("./"))
+    return held
+
+
+def jitter_colours(pixels: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random brightness, contrast, saturation and colour cast, one draw a picture. [B, 3, Y, X] in 0..255, float"""
+    batch = pixels.shape[0]
+
+    def draw(low: float, high: float, *shape: int) -> Tensor:
+        return torch.from_numpy(rng.uniform(low, high, (batch, *shape, 1, 1)).astype(np.float32))
+
+    grey = pixels.mean(1, keepdim=True)
+    saturation = draw(0.5, 1.5, 1)
+    saturation[torch.from_numpy(rng.random(batch) < 0.05)] = 0.0
+    pixels = torch.lerp(grey, pixels, saturation)
+    level = grey.mean((2, 3), keepdim=True)
+    pixels = (pixels - level) * draw(0.7, 1.35, 1) + level * draw(0.7, 1.3, 1)
+    return (pixels * draw(0.92, 1.08, 3)).clamp_(0, 255)
+
+
+def resolution_at(step: int, steps: int) -> int:
+    """Side in pixels of the training pictures at a step."""
+    passed = 0.0
+    for share, side in RESOLUTIONS:
+        passed += share
+        if step < passed * steps:
+            return side
+    return RESOLUTIONS[-1][1]
+
+
+def make_batch(cache: TeacherCache, rows: np.ndarray, views: np.ndarray, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels [B, 3, side, side] uint8, teacher maps [B, T, side/32, side/32], teacher probabilities [B, classes]."""
+    pixels = torch.cat([cut_view(cache.pixels[i], cache.views[i, v], side) for i, v in zip(rows, views, strict=True)])
+    maps = torch.from_numpy(cache.maps[rows, views]).float().mul_(MAP_MAX / 255)
+    if maps.shape[2] != side // 32:
+        maps = functional.adaptive_avg_pool2d(maps, side // 32)
+    return pixels, maps, torch.from_numpy(cache.probabilities[rows, views].astype(np.float32))
+
+
+def distillation_loss(
+    guess: Tensor, logits: Tensor, maps: Tensor, probabilities: Tensor, scale: Tensor
+) -> dict[str, Tensor]:
+    """Map error in units of each channel's spread, angle of the pooled map, and divergence of the class guess."""
+    return {
+        "map": ((guess - maps) / scale).square().mean(),
+        "angle": 1 - functional.cosine_similarity(guess.mean((2, 3)), maps.mean((2, 3))).mean(),
+        "classes": functional.kl_div(functional.log_softmax(logits, -1), probabilities, reduction="batchmean"),
+    }
+
+
+WEIGHTS = {"map": 1.0, "angle": 2.0, "classes": 0.2}
+
+
+def train_trunk(
+    *,
+    data: Sequence[Path],
+    teacher: Path,
+    out: Path,
+    cache: Path | None = None,
+    epochs: float = 60,
+    batch: int = 64,
+    learning_rate: float = 2e-3,
+    views: int = 6,
+    seed: int = 1,
+    seconds: float | None = None,
+    resume: bool = False,
+) -> Path:
+    """Train the trunk and write it to `out`, an ONNX file that `recur train caption --encoder` reads and can fine-tune.
+
+    The order of pictures, their views and colours depend on (seed, step) alone, so a resumed run repeats exactly what
+    the uninterrupted one would have done. Stopped before the end, it leaves a checkpoint and writes no `out`.
+    """
+    if out.is_dir():
+        raise RecurError(f"{out}: a folder; expected the name of an .onnx file to write; choose another --out")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    pictures = pictures_to_learn_from(data)
+    answers = build_teacher_cache(pictures, teacher, cache or out.with_suffix(".cache"), views=views, seed=seed)
+    settings = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "seed": seed, **answers.identity}
+    run = _Distillation(answers, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
+    checkpoint = out.with_suffix(".checkpoint")
+    if resume and has_checkpoint(checkpoint):
+        saved = load_checkpoint(checkpoint)
+        check_same_run(saved.extra, settings, path=checkpoint)
+        run.both.load_state_dict(saved.models["both"])
+        run.optimizer.load_state_dict(saved.optimizer or {})
+        run.step = saved.counters["step"]
+
+    def save() -> None:
+        save_checkpoint(
+            checkpoint,
+            model_states={"both": run.both.state_dict()},
+            optimizer=run.optimizer.state_dict(),
+            counters={"step": run.step},
+            rng=random_state(),
+            extra=settings,
+        )
+
+    run.both.train()
+    begun, running = time.monotonic(), 0.0
+    with StopRequest(seconds=seconds) as stop:
+        while run.step < run.steps and not stop.requested:
+            loss = run.advance()
+            running = loss if running == 0 else 0.98 * running + 0.02 * loss
+            if run.step % run.steps_per_epoch == 0:
+                shown = " ".join(f"{name} {value:.4f}" for name, value in run.measure().items())
+                print(
+                    f"epoch {run.step // run.steps_per_epoch} loss {running:.4f} held-out {shown} "
+                    f"side {resolution_at(run.step, run.steps)} {time.monotonic() - begun:.0f} s",
+                    flush=True,
+                )
+                save()
+        save()
+        if run.step < run.steps:
+            print(
+                f"stopped after step {run.step} of {run.steps} ({stop.reason}); {out} is not written yet, "
+                "go on with --resume",
+                flush=True,
+            )
+            return out
+    run.trunk.eval()
+    write_atomically(out, export_trunk(run.trunk.fold(), quantize=False))
+    return out
+
+
+class _Distillation:
+    """The small network, its optimizer, and where in the course it is."""
+
+    def __init__(self, answers: TeacherCache, *, epochs: float, batch: int, learning_rate: float, seed: int) -> None:
+        self.answers, self.batch, self.learning_rate, self.seed = answers, batch, learning_rate, seed
+        shuffled = np.random.default_rng([seed, 0]).permutation(len(answers.readable))
+        shuffled = shuffled[answers.readable[shuffled]]
+        if len(shuffled) < LEAST_PICTURES:
+            raise RecurError(
+                f"only {len(shuffled)} of {len(answers.readable)} pictures can be read; "
+                f"expected {LEAST_PICTURES} at least; check --data"
+            )
+        held = min(HELD_OUT, len(shuffled) // 8)
+        self.held_out, self.rows = shuffled[:held], shuffled[held:]
+        self.steps_per_epoch = max(len(self.rows) // batch, 1)
+        self.steps = max(int(epochs * self.steps_per_epoch), 1)
+        self.step = 0
+        torch.manual_seed(seed)
+        self.trunk = channels_last(Trunk())
+        self.head = DistillationHead(self.trunk.channels, answers.maps.shape[2], answers.probabilities.shape[2])
+        sample = answers.maps[shuffled[: min(len(self.rows), 512)], 0].astype(np.float32) * (MAP_MAX / 255)
+        self.scale = torch.from_numpy(np.maximum(sample.std((0, 2, 3)), 0.05))[None, :, None, None]
+        self.both = nn.ModuleDict({"trunk": self.trunk, "head": self.head})
+        decay = [p for p in self.both.parameters() if p.ndim > 1]
+        rest = [p for p in self.both.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
+            lr=learning_rate,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+
+    def losses(self, pixels: Tensor, maps: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
+        """What `distillation_loss` says of pixels [B, 3, Y, X]."""
+        with torch.autocast("cpu", torch.bfloat16):
+            guess, logits = self.head(self.trunk(pixels))
+        return distillation_loss(guess.float(), logits.float(), maps, probabilities, self.scale)
+
+    def advance(self) -> float:
+        """One step; its loss. Errors: RecurError when that is not finite."""
+        epoch, place = divmod(self.step, self.steps_per_epoch)
+        rng = np.random.default_rng([self.seed, 2, self.step])
+        order = epoch_order(len(self.rows), seed=self.seed, epoch=epoch)
+        part = self.rows[order[place * self.batch : (place + 1) * self.batch]]
+        progress = self.step / self.steps
+        whole = WHOLE_VIEW_SHARE[0] + (WHOLE_VIEW_SHARE[1] - WHOLE_VIEW_SHARE[0]) * progress
+        views = self.answers.views.shape[1]
+        chosen = np.where(
+            rng.random(len(part)) < whole,
+            rng.integers(0, 2, len(part)),
+            rng.integers(min(2, views - 1), views, len(part)),
+        )
+        pixels, maps, probabilities = make_batch(self.answers, part, chosen, resolution_at(self.step, self.steps))
+        losses = self.losses(jitter_colours(pixels.float(), rng), maps, probabilities)
+        loss = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise RecurError(
+                f"step {self.step + 1}: the loss is {value}; the checkpoint of the last epoch is kept; "
+                "train again with a lower learning rate"
+            )
+        warm = min(1.0, (self.step + 1) / 300)
+        rate = self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
+        self.optimizer.step()
+        self.step += 1
+        return value
+
+    def measure(self) -> dict[str, float]:
+        """Mean losses on the held-out pictures, whole and at full size."""
+        self.both.eval()
+        held = len(self.held_out)
+        totals: dict[str, float] = {}
+        with torch.inference_mode():
+            for start in range(0, held, self.batch):
+                part = self.held_out[start : start + self.batch]
+                pixels, maps, probabilities = make_batch(
+                    self.answers, part, np.zeros(len(part), int), RESOLUTIONS[-1][1]
+                )
+                for name, value in self.losses(pixels.float(), maps, probabilities).items():
+                    totals[name] = totals.get(name, 0.0) + float(value) * len(part) / held
+        self.both.train()
+        return totals

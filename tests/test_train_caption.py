@@ -1,0 +1,165 @@
+"""Training a captioner from end to end: it learns, it can be killed at any moment, and its bundle captions pictures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx")
+
+from training import write_shapes, write_trunk  # noqa: E402
+
+import recur  # noqa: E402
+from recur.bundle import read_bundle  # noqa: E402
+from recur.errors import RecurError  # noqa: E402
+from recur.train.caption import plan, train_caption  # noqa: E402
+
+WORDS = {"a", "there", "is", "red", "green", "blue", "square", "circle", "on", "the", "ground"}
+SMALL: dict[str, Any] = {"hidden": 24, "embedding": 16, "batch": 9, "min_count": 1, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes") / "data", count=60)
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_trunk(tmp_path_factory.mktemp("trunk") / "trunk.onnx")
+
+
+def weights_of(bundle: Path) -> dict[str, Any]:
+    found = read_bundle(bundle)
+    return {**found.weights, "encoder": np.frombuffer(found.encoder or b"", np.uint8)}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = weights_of(one), weights_of(other)
+    assert set(first) == set(second)
+    for name in first:
+        assert np.array_equal(first[name], second[name]), name
+
+
+def test_it_learns_and_the_bundle_captions(shapes: Path, trunk: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shapes.bundle"
+    options = {**SMALL, "hidden": 128, "embedding": 96, "epochs": 40, "batch": 3}
+    train_caption(data=shapes, out=out, encoder=str(trunk), finetune_encoder=True, cider=2, **options)
+    log = read_bundle(out).meta["training"]["log"]
+    phases = [entry["phase"] for entry in log]
+    assert list(dict.fromkeys(phases)) == ["decoder", "joint", "cider"]
+    # A phase ends early when dev no longer improves, and when that is depends on the machine's rounding.
+    assert 5 <= phases.count("decoder") <= 10
+    assert 5 <= phases.count("joint") <= 30
+    assert phases.count("cider") == 2
+    cross_entropy = [entry["loss"] for entry in log if entry["phase"] != "cider"]
+    assert cross_entropy[-1] < 0.6 * cross_entropy[0]
+    captioner = recur.load(out)
+    found = captioner([shapes / "images" / "003.png"], lang="en")[0]
+    assert found.caption is not None
+    assert set(found.caption.split()) <= WORDS
+    assert found.confidence is not None
+    assert 0 < found.confidence < 1
+    chinese = captioner([shapes / "images" / "003.png"], lang="zh")[0]
+    assert chinese.caption
+    assert all(ord(char) >= 0x4E00 for char in chinese.caption)
+    card = read_bundle(out).card
+    assert "CIDEr-D" in card
+    assert "What each phase did" in card
+
+
+@pytest.mark.parametrize("cell", ["gru", "rnn"])
+def test_cells_and_no_attention_with_a_frozen_encoder(cell: Any, shapes: Path, trunk: Path, tmp_path: Path) -> None:
+    out = train_caption(
+        data=shapes, out=tmp_path / "b", encoder=str(trunk), cell=cell, attention=False, layers=1, **SMALL
+    )
+    bundle = read_bundle(out)
+    assert (bundle.meta["cell"], bundle.meta["attention"]) == (cell, 0)
+    caption = recur.load(out)(shapes / "images" / "000.png")[0]
+    assert all(word.region is None for word in caption.words)
+
+
+def test_init_starts_from_a_bundle(shapes: Path, trunk: Path, tmp_path: Path) -> None:
+    first = train_caption(data=shapes, out=tmp_path / "first", encoder=str(trunk), **SMALL)
+    again = train_caption(
+        data=shapes, out=tmp_path / "again", init=first, encoder=str(first), finetune_encoder=True, **SMALL
+    )
+    assert read_bundle(again).tokenizer == read_bundle(first).tokenizer
+    with pytest.raises(RecurError, match="same options"):
+        train_caption(data=shapes, out=tmp_path / "other", init=first, encoder=str(trunk), **{**SMALL, "hidden": 20})
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from recur.train.caption import train_caption
+data, trunk, out, resume = sys.argv[1:]
+train_caption(data=Path(data), out=Path(out), encoder=trunk, finetune_encoder=True, cider=2, hidden=24, embedding=16,
+              batch=9, min_count=1, epochs=4, resume=resume == "resume")
+"""
+
+
+def start(shapes: Path, trunk: Path, out: Path, resume: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(shapes), str(trunk), str(out), resume],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    shown, _ = process.communicate()
+    assert process.returncode == 0, shown.decode()
+
+
+def test_killed_and_resumed_gives_the_same_weights(shapes: Path, trunk: Path, tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
+    finish(start(shapes, trunk, undisturbed, "start"))
+    # One kill in each phase: after the first epoch, inside the joint one, inside self-critical training.
+    for number, marker in enumerate((b"decoder 1/", b"joint 2/", b"cider 1/")):
+        process = start(shapes, trunk, disturbed, "resume" if number else "start")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(marker):
+                break
+        time.sleep(0.02 * number)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        assert not disturbed.exists()
+    finish(start(shapes, trunk, disturbed, "resume"))
+    assert_same(undisturbed, disturbed)
+
+
+def test_another_run_in_the_same_place_is_refused(shapes: Path, trunk: Path, tmp_path: Path) -> None:
+    out = train_caption(data=shapes, out=tmp_path / "b", encoder=str(trunk), **SMALL)
+    with pytest.raises(RecurError, match="seed"):
+        train_caption(data=shapes, out=out, encoder=str(trunk), resume=True, seed=2, **SMALL)
+
+
+def test_a_frozen_foreign_encoder_cannot_be_trained(shapes: Path, tmp_path: Path) -> None:
+    from helpers import tiny_encoder
+
+    foreign = tmp_path / "foreign.onnx"
+    foreign.write_bytes(tiny_encoder())
+    with pytest.raises(RecurError, match="finetune-encoder"):
+        train_caption(data=shapes, out=tmp_path / "b", encoder=str(foreign), finetune_encoder=True, **SMALL)
+
+
+def test_plan_of_the_phases() -> None:
+    def kinds(*arguments: Any, **options: Any) -> list[tuple[str, int]]:
+        return [(phase.kind, phase.epochs) for phase in plan(*arguments, **options)]
+
+    assert kinds(12, 0, moving=False) == [("decoder", 12)]
+    assert kinds(12, 8, moving=True) == [("decoder", 3), ("joint", 9), ("cider", 8)]
+    assert kinds(12, 0, moving=True, warm=True) == [("joint", 12)]
