@@ -1,0 +1,133 @@
+"""`recur train caption` and `recur train trunk`: the command line of the functions in `recur.train`.
+
+Options not given are not passed on: their defaults are stated once, in the functions. PyTorch is imported when a
+training starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+from recur.cli.options import Commands, positive, whole
+from recur.errors import RecurError
+
+CIDER_EPOCHS = 6  # of --cider without a number
+# What `pip install "recur[train]"` adds; the lack of any other module is a fault of the program.
+TRAIN_PACKAGES = frozenset({"torch", "onnx", "onnxscript", "matplotlib", "transformers"})
+
+
+def add(commands: Commands) -> None:
+    """Add `train` with its tasks."""
+    parser = commands.add_parser("train", help="train a model on your own pictures", allow_abbrev=False)
+    tasks = parser.add_subparsers(metavar="TASK", required=True)
+    _add_caption(tasks)
+    _add_trunk(tasks)
+
+
+def _add_caption(tasks: Commands) -> None:
+    parser = tasks.add_parser(
+        "caption",
+        help="a captioner",
+        description="Train a captioner and write it as a bundle. Stop with Ctrl-C at any time and go on with --resume.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=train_caption)
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="COCO or Karpathy JSON, Flickr *.token.txt, annotations.jsonl, a folder with metadata.csv or .jsonl",
+    )
+    data.add_argument(
+        "--images", type=Path, metavar="FOLDER", help="where the pictures are, when not beside the captions"
+    )
+    data.add_argument("--language", metavar="LANG", help="language of captions that do not say theirs")
+    data.add_argument("--data-name", metavar="TEXT", help="what the data is called, for the card")
+    data.add_argument("--terms", metavar="TEXT", help="the terms of the data as its source states them, for the card")
+    data.add_argument(
+        "--min-count", type=whole(1), metavar="N", help="words seen less often are left out of the vocabulary"
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument("--cell", choices=("rnn", "lstm", "gru"), help="the recurrent cell")
+    network.add_argument(
+        "--attention",
+        action=argparse.BooleanOptionalAction,
+        help="look at the picture at every word; without, it enters once, as START",
+    )
+    network.add_argument("--hidden", type=whole(1), metavar="H", help="hidden units")
+    network.add_argument("--layers", type=whole(1, 16), metavar="L", help="recurrent layers")
+    network.add_argument("--init", type=Path, metavar="NAME_OR_PATH", help="start from the weights of this model")
+    seeing = parser.add_argument_group("encoder")
+    seeing.add_argument(
+        "--encoder",
+        metavar="embedded|HF_NAME_OR_PATH|FILE.onnx",
+        help="what sees: the network that comes with recur, or another",
+    )
+    seeing.add_argument(
+        "--output-name", metavar="NAME", help="the output of an ONNX encoder to read, when it has several"
+    )
+    seeing.add_argument("--finetune-encoder", action="store_true", help="train the encoder along with the rest")
+    course = parser.add_argument_group("course")
+    course.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data at most")
+    course.add_argument(
+        "--cider",
+        type=whole(1),
+        nargs="?",
+        const=CIDER_EPOCHS,
+        metavar="N",
+        help=f"then N epochs ({CIDER_EPOCHS}) of self-critical training on CIDEr-D",
+    )
+    _add_run(course, "the bundle to write: a folder")
+
+
+def _add_trunk(tasks: Commands) -> None:
+    parser = tasks.add_parser(
+        "trunk",
+        help="a small CNN, taught by a larger one",
+        description="Train the picture encoder from nothing: a larger network's feature maps are its targets.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=train_trunk)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders of pictures")
+    parser.add_argument("--teacher", type=Path, required=True, metavar="FILE.onnx", help="the network to learn from")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where the teacher's answers are kept")
+    parser.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data")
+    _add_run(parser, "the encoder to write: an .onnx file")
+
+
+def _add_run(parser: Any, out: str) -> None:
+    """The options of every training run."""
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=out)
+    parser.add_argument("--seconds", type=positive, metavar="N", help="stop cleanly after so many seconds")
+    parser.add_argument("--seed", type=whole(0), metavar="N", help="the same seed and data give the same weights")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint of an earlier run")
+
+
+def train_caption(**options: Any) -> int:
+    """`recur train caption`; the options are the keyword arguments of `recur.train.caption.train_caption`."""
+    _train("caption", "train_caption", options)
+    return 0
+
+
+def train_trunk(**options: Any) -> int:
+    """`recur train trunk`; the options are the keyword arguments of `recur.train.trunk.train_trunk`."""
+    _train("trunk", "train_trunk", options)
+    return 0
+
+
+def _train(module: str, name: str, options: dict[str, Any]) -> None:
+    try:
+        function = getattr(importlib.import_module(f"recur.train.{module}"), name)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in TRAIN_PACKAGES:
+            raise
+        raise RecurError(f'training needs {package}, which is not installed; pip install "recur[train]"') from None
+    function(**options)

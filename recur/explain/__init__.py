@@ -1,0 +1,1 @@
+"""Why a prediction says what it says: pages and pictures that show it."""

@@ -1,0 +1,424 @@
+"""Captions of pictures, and for each word where the model looked and what else it might have said.
+
+>>> captioner = recur.load("captioner")
+>>> captioner(["a.jpg", pil_image, array], lang="zh")  # doctest: +SKIP
+
+B pictures, R grid cells, gy and gx rows and columns of the grid.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+from PIL.Image import Image
+
+from recur.bundle import Bundle, BundleError
+from recur.data.ahead import Ahead
+from recur.data.images import MAX_PIXELS, Source, Square, read_ahead
+from recur.data.text import detokenize
+from recur.engine.reference import Array
+from recur.engine.search import Hypothesis
+from recur.engine.vision import Encoder, processors
+from recur.errors import InputError, RecurError
+from recur.predict.voice import Voice, make_voice
+
+REGION_THRESHOLD = 0.5  # a cell belongs to a word's region from this share of the strongest cell's attention on
+IDLE_SECONDS = 0.1  # a stream no longer waits for a batch to fill up when its source has given nothing for so long
+
+_Group: TypeAlias = list[tuple[Source, Square | InputError]]
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word and how it came about.
+
+    `alternatives` are the five most probable others at this place with their probabilities (`<end>`: no further word).
+    `region` (x0, y0, x1, y1) is the tight box, in pixels of the picture as a person sees it, around the cells
+    that have at least half of the strongest cell's attention and touch it, directly or through others of the kind;
+    `attention` [gy, gx] adds up to 1. Both are None when the model reads the picture only once, at the start.
+    """
+
+    word: str
+    log_prob: float
+    alternatives: tuple[tuple[str, float], ...]
+    region: tuple[int, int, int, int] | None
+    attention: Array | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What the model says about one picture in one language.
+
+    `caption` is None, and `words` and `n_best` are empty, when `confidence` is below the least that was asked for;
+    `words` is also empty when they were not asked for.
+    `confidence` is the calibrated probability that the caption is acceptable, None when the model has no calibration;
+    it was calibrated at the model's own beam and is less exact at others.
+    `log_prob` is that of the whole sentence with its end. `n_best` are the best captions, this one first, each with its
+    `log_prob`. `path` is None for a picture that was not a file; `width` and `height` are its size as a person sees it.
+    """
+
+    path: str | None
+    caption: str | None
+    language: str
+    confidence: float | None
+    log_prob: float
+    words: tuple[Word, ...]
+    n_best: tuple[tuple[str, float], ...]
+    model: str
+    width: int = 0
+    height: int = 0
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The caption as one plain object, ready for `json.dumps`."""
+        return {
+            "path": self.path,
+            "caption": self.caption,
+            "language": self.language,
+            "confidence": None if self.confidence is None else round(self.confidence, 4),
+            "log_prob": round(self.log_prob, 4),
+            "words": [
+                {
+                    "word": word.word,
+                    "log_prob": round(word.log_prob, 4),
+                    "alternatives": [[other, round(probability, 4)] for other, probability in word.alternatives],
+                    "region": None if word.region is None else list(word.region),
+                }
+                for word in self.words
+            ],
+            "n_best": [[caption, round(log_prob, 4)] for caption, log_prob in self.n_best],
+            "model": self.model,
+        }
+
+
+class Captioner:
+    """Writes captions with one bundle. Make it with `recur.load`; one may serve several threads."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        """`threads` for the encoder: all processors when None. Errors: RecurError when the bundle cannot caption."""
+        if bundle.task != "caption" or bundle.encoder is None:
+            raise BundleError(f"{bundle.path}: a model for {bundle.task!r}; expected one for 'caption'; choose another")
+        self.bundle, self.name = bundle, bundle.name
+        self.languages: tuple[str, ...] = tuple(bundle.meta["languages"])
+        meta = bundle.meta["encoder"]
+        self.size = int(meta["size"])
+        self.encoder = Encoder(
+            bundle.encoder,
+            input=meta.get("input", "pixels"),
+            output=meta.get("output", "features"),
+            mean=meta.get("mean", (0.0, 0.0, 0.0)),
+            std=meta.get("std", (1.0, 1.0, 1.0)),
+            threads=threads,
+        )
+        self._vocabulary = bundle.vocabulary()
+        self._voices: dict[str, Voice] = {}
+
+    def __call__(
+        self,
+        pictures: Source | Iterable[Source],
+        *,
+        lang: str | None = None,
+        beam: int | None = None,
+        n_best: int = 1,
+        batch: int = 16,
+        min_confidence: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+        words: bool = True,
+    ) -> list[Caption]:
+        """A caption for each picture: paths, bytes of files, PIL images or arrays [Y, X, 3], or a single one of these.
+
+        `lang` is the model's first language when None; `beam` the model's own width when None. Below
+        `min_confidence` the `caption` is None; pictures of more than `max_pixels` pixels are refused. Without `words`
+        the captions leave them out, which saves time.
+        Errors: InputError for the first picture that cannot be read; RecurError for an option that makes no sense.
+        """
+        settings = _Settings(self, (lang,), beam, n_best, batch, min_confidence, max_pixels, words)
+        if isinstance(pictures, (str, Path, bytes, Image)) or _is_picture(pictures):
+            pictures = [pictures]
+        out: list[Caption] = []
+        with closing(self._stream(pictures, settings, eager=False)) as results:
+            for result in results:
+                if isinstance(result, InputError):
+                    raise result
+                out.append(result[0])
+        return out
+
+    def stream(
+        self,
+        paths: Iterable[Source],
+        *,
+        lang: str | None = None,
+        beam: int | None = None,
+        n_best: int = 1,
+        batch: int = 16,
+        min_confidence: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+        words: bool = True,
+    ) -> Iterator[Caption | InputError]:
+        """Captions of any number of pictures, in order, as they are ready; one that fails gives its InputError.
+
+        Pictures are read by other threads while captions are computed, a few batches ahead at most: memory stays flat.
+        `paths` is iterated in a thread of its own; when it is slow (a pipe), what it gave is not kept waiting.
+        """
+        settings = _Settings(self, (lang,), beam, n_best, batch, min_confidence, max_pixels, words)
+        return (result if isinstance(result, InputError) else result[0] for result in self._stream(paths, settings))
+
+    def stream_languages(
+        self,
+        paths: Iterable[Source],
+        languages: Sequence[str] | None = None,
+        *,
+        beam: int | None = None,
+        n_best: int = 1,
+        batch: int = 16,
+        min_confidence: float | None = None,
+        max_pixels: int = MAX_PIXELS,
+        words: bool = True,
+    ) -> Iterator[tuple[Caption, ...] | InputError]:
+        """As `stream`, but one caption in each of `languages` (all of the model's when None) for every picture."""
+        chosen = self.languages if languages is None else tuple(languages)
+        return self._stream(paths, _Settings(self, chosen, beam, n_best, batch, min_confidence, max_pixels, words))
+
+    def search(
+        self,
+        features: Array,
+        *,
+        lang: str | None = None,
+        beam: int | None = None,
+        n_best: int = 1,
+        length_penalty: float | None = None,
+    ) -> list[tuple[Hypothesis, ...]]:
+        """The search alone, on features [B, R, F]: the best hypotheses of each picture, tokens as vocabulary ids.
+
+        `length_penalty` is the model's own when None.
+        """
+        settings = _Settings(self, (lang,), beam, n_best, 1, None)
+        voice = settings.voices[0]
+        if length_penalty is not None:
+            if not 0 <= length_penalty < math.inf:
+                raise RecurError(f"length_penalty {length_penalty}; expected 0 or more; choose another")
+            voice = replace(voice, limits={**voice.limits, "length_penalty": length_penalty})
+        ids = voice.decoder.ids
+        return [
+            tuple(replace(each, tokens=ids[each.tokens], alternatives=ids[each.alternatives]) for each in hypotheses)
+            for hypotheses in voice.search(features, settings.width(voice), n_best)
+        ]
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    def voice(self, language: str | None) -> Voice:
+        """What is needed for one language, made on first use."""
+        name = self.languages[0] if language is None else language
+        if name not in self._voices:
+            if name not in self.languages:
+                raise RecurError(
+                    f"language {name!r} is not in model {self.name!r}; expected one of {', '.join(self.languages)}; "
+                    "choose one of them or another model"
+                )
+            self._voices[name] = make_voice(self.bundle, self._vocabulary, name)
+        return self._voices[name]
+
+    def _stream(
+        self, sources: Iterable[Source], settings: _Settings, *, eager: bool = True
+    ) -> Generator[tuple[Caption, ...] | InputError, None, None]:
+        """Three things at a time: pictures are read, the next group goes through the encoder, the last is searched."""
+        pictures = read_ahead(
+            sources,
+            size=self.size,
+            workers=processors(),
+            ahead=2 * settings.batch,
+            max_pixels=settings.max_pixels,
+        )
+        groups = _groups(pictures, settings.batch, eager=eager)
+        seen = Ahead(self._see, groups, workers=1, ahead=1, name="recur-encoder")
+        try:
+            for group, features in seen:
+                yield from self._describe(group, features, settings)
+        finally:
+            pictures.close()  # first, because the other one may wait for it
+            seen.close()
+
+    def _see(self, group: _Group) -> Array | None:
+        squares = [item.pixels for _, item in group if not isinstance(item, InputError)]
+        return self.encoder(np.stack(squares)) if squares else None
+
+    def _describe(
+        self, group: _Group, features: Array | None, settings: _Settings
+    ) -> Iterator[tuple[Caption, ...] | InputError]:
+        """Captions of a group in all languages, failures in their places."""
+        found = (
+            voice.search_with_runner_up(features, settings.width(voice), settings.n_best)
+            for voice in settings.voices
+            if features is not None
+        )
+        rows = zip(*found, strict=True)
+        for source, item in group:
+            if isinstance(item, InputError):
+                yield item
+            else:
+                yield tuple(
+                    self._caption(hypotheses, item, _name(source), voice, settings)
+                    for hypotheses, voice in zip(next(rows), settings.voices, strict=True)
+                )
+
+    def _caption(
+        self,
+        hypotheses: Sequence[Hypothesis],
+        square: Square,
+        name: str | None,
+        voice: Voice,
+        settings: _Settings,
+    ) -> Caption:
+        best = hypotheses[0]
+        confidence = voice.confidence(hypotheses)
+        sure = settings.min_confidence is None or (confidence is not None and confidence >= settings.min_confidence)
+        texts = tuple(
+            (detokenize([voice.words[token] for token in each.tokens], voice.language), each.log_prob)
+            for each in hypotheses[: settings.n_best]
+        )
+        return Caption(
+            path=name,
+            caption=texts[0][0] if sure else None,
+            language=voice.language,
+            confidence=confidence,
+            log_prob=best.log_prob,
+            words=self._words(best, square, voice) if sure and settings.words else (),
+            n_best=texts if sure else (),
+            model=self.name,
+            width=square.width,
+            height=square.height,
+            notes=tuple(square.notes),
+        )
+
+    def _words(self, best: Hypothesis, square: Square, voice: Voice) -> tuple[Word, ...]:
+        grids: Sequence[Array | None] = [None] * len(best.tokens)
+        regions: Sequence[tuple[int, int, int, int] | None] = [None] * len(best.tokens)
+        if best.attention is not None and len(best.tokens):
+            stacked = best.attention.reshape(len(best.tokens), *self.encoder.grid)
+            grids, regions = list(stacked), attended_regions(stacked, square.width, square.height)
+        return tuple(
+            Word(
+                word=voice.words[token],
+                log_prob=float(best.log_probs[place]),
+                alternatives=tuple(
+                    (voice.words[other], float(probability))
+                    for other, probability in zip(best.alternatives[place], best.alternative_probs[place], strict=True)
+                ),
+                region=regions[place],
+                attention=grids[place],
+            )
+            for place, token in enumerate(best.tokens)
+        )
+
+
+class _Settings:
+    """The options of one call, checked."""
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        languages: Sequence[str | None],
+        beam: int | None,
+        n_best: int,
+        batch: int,
+        min_confidence: float | None,
+        max_pixels: int = MAX_PIXELS,
+        words: bool = True,
+    ) -> None:
+        for name, value in (("beam", 1 if beam is None else beam), ("n_best", n_best), ("batch", batch)):
+            if not 1 <= value <= 1024:
+                raise RecurError(f"{name} {value}; expected 1 to 1024; choose another")
+        if not languages:
+            raise RecurError(f"no language; expected some of {', '.join(captioner.languages)}; name one")
+        self.voices = [captioner.voice(language) for language in languages]
+        if min_confidence is not None:
+            if not 0 <= min_confidence <= 1:
+                raise RecurError(f"min_confidence {min_confidence}; expected a probability, 0 to 1; choose another")
+            for voice in self.voices:
+                if voice.calibration is None:
+                    raise RecurError(
+                        f"model {captioner.name!r} has no calibrated confidence in {voice.language}; "
+                        "leave out min_confidence (--min-confidence), or choose another model"
+                    )
+        self.beam, self.n_best, self.batch = beam, n_best, batch
+        self.min_confidence, self.max_pixels, self.words = min_confidence, max_pixels, words
+
+    def width(self, voice: Voice) -> int:
+        """How many hypotheses the search keeps."""
+        return max(self.beam or voice.beam, self.n_best)
+
+
+# --------------------------------------------------------------------------------------------------------- the pieces
+
+
+def attended_regions(attention: Array, width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """The boxes (x0, y0, x1, y1) of what T words rest on: attention [T, gy, gx], pixels of a picture of that size.
+
+    Starting from the strongest cell: all cells of at least `REGION_THRESHOLD` of its weight that can be reached side
+    by side. The whole picture was squashed to a square, so a cell is a plain share of its width and height.
+    """
+    count, rows, columns = attention.shape
+    flat = attention.reshape(count, rows * columns)
+    strong = attention >= REGION_THRESHOLD * flat.max(axis=1)[:, None, None]
+    reached = (np.arange(rows * columns) == flat.argmax(axis=1)[:, None]).reshape(attention.shape)
+    while True:
+        grown = reached.copy()
+        grown[:, 1:] |= reached[:, :-1]
+        grown[:, :-1] |= reached[:, 1:]
+        grown[:, :, 1:] |= reached[:, :, :-1]
+        grown[:, :, :-1] |= reached[:, :, 1:]
+        grown &= strong
+        if (grown == reached).all():
+            break
+        reached = grown
+    in_row, in_column = reached.any(axis=2), reached.any(axis=1)
+    edges = zip(
+        in_column.argmax(axis=1) * (width / columns),
+        in_row.argmax(axis=1) * (height / rows),
+        (columns - in_column[:, ::-1].argmax(axis=1)) * (width / columns),
+        (rows - in_row[:, ::-1].argmax(axis=1)) * (height / rows),
+        strict=True,
+    )
+    return [(round(x0), round(y0), round(x1), round(y1)) for x0, y0, x1, y1 in edges]
+
+
+def _groups(pictures: Ahead[Source, Square | InputError], batch: int, *, eager: bool) -> Iterator[_Group]:
+    """Pictures to be computed together, at most `batch` that can be read and twice as many in all.
+
+    `eager`: the first groups are small (1, 4, 16, ... pictures), so that something is there soon; failures at the
+    front go on at once; and nothing waits for a source that gives nothing.
+    """
+    size = 1 if eager else batch
+    group: _Group = []
+    good = 0
+    try:
+        for source, item in pictures:
+            group.append((source, item))
+            good += not isinstance(item, InputError)
+            full = good == size or len(group) == 2 * batch
+            if full or (eager and (good == 0 or pictures.idle(IDLE_SECONDS))):
+                yield group
+                size = min(4 * size, batch) if good else size
+                group, good = [], 0
+    except Exception:  # the source failed: what it gave before comes first
+        if group:
+            yield group
+        raise
+    if group:
+        yield group
+
+
+def _is_picture(pictures: object) -> TypeGuard[npt.NDArray[Any]]:
+    return isinstance(pictures, np.ndarray) and pictures.ndim <= 3
+
+
+def _name(source: Source) -> str | None:
+    return os.fspath(source) if isinstance(source, (str, Path)) else None
