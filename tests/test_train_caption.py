@@ -16,7 +16,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from training import write_shapes, write_trunk  # noqa: E402
+from training import write_shapes, write_teacher, write_trunk  # noqa: E402
 
 import recur  # noqa: E402
 from recur.bundle import read_bundle  # noqa: E402
@@ -95,6 +95,18 @@ def test_init_starts_from_a_bundle(shapes: Path, trunk: Path, tmp_path: Path) ->
     assert read_bundle(again).tokenizer == read_bundle(first).tokenizer
     with pytest.raises(RecurError, match="same options"):
         train_caption(data=shapes, out=tmp_path / "other", init=first, encoder=str(trunk), **{**SMALL, "hidden": 20})
+
+
+def test_a_teacher_goes_on_teaching_the_encoder(shapes: Path, trunk: Path, tmp_path: Path) -> None:
+    teacher = write_teacher(tmp_path / "teacher.onnx")
+    alone, taught, again = (tmp_path / name for name in ("alone", "taught", "again"))
+    for out, lessons in ((alone, None), (taught, teacher), (again, teacher)):
+        train_caption(data=shapes, out=out, encoder=str(trunk), finetune_encoder=True, teacher=lessons, **SMALL)
+    assert_same(taught, again)
+    assert set(weights_of(taught)) == set(weights_of(alone))  # the head that guessed is cut off
+    assert not np.array_equal(weights_of(taught)["encoder"], weights_of(alone)["encoder"])
+    with pytest.raises(RecurError, match="finetune-encoder"):
+        train_caption(data=shapes, out=tmp_path / "b", encoder=str(trunk), teacher=teacher, **SMALL)
 
 
 PROGRAM = """
