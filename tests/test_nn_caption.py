@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from recur.engine.decoder import CaptionDecoder  # noqa: E402
 from recur.nn.caption import CaptionNetwork  # noqa: E402
-from recur.nn.sequence import locked_dropout, lstm_scan  # noqa: E402
+from recur.nn.sequence import Packing, locked_dropout, packed_lstm  # noqa: E402
 
 VARIANTS = [(cell, layers, attention) for cell in ("lstm", "gru", "rnn") for layers in (1, 3) for attention in (0, 5)]
 
@@ -25,12 +25,14 @@ def make(cell: str, layers: int, attention: int) -> CaptionNetwork:
     return network.double().eval()
 
 
-@pytest.mark.parametrize(("rows", "steps", "inputs", "hidden"), [(1, 1, 3, 1), (5, 7, 4, 7), (3, 19, 8, 33)])
-def test_lstm_scan_equals_torch_in_values_and_every_gradient(rows: int, steps: int, inputs: int, hidden: int) -> None:
+@pytest.mark.parametrize("lengths", [[1], [7] * 5, [1, 19, 4], [3, 3, 1, 2, 9, 1]])
+@pytest.mark.parametrize(("inputs", "hidden"), [(3, 1), (4, 7), (8, 33)])
+def test_packed_lstm_equals_torch_in_values_and_every_gradient(lengths: list[int], inputs: int, hidden: int) -> None:
+    packing = Packing.of(torch.tensor(lengths))
     layer = torch.nn.LSTM(inputs, hidden, batch_first=True).double()
-    x = torch.randn(rows, steps, inputs, dtype=torch.float64, requires_grad=True)
-    share = torch.randn(rows, steps, hidden, dtype=torch.float64)
-    slow, fast = layer(x)[0], lstm_scan(x, layer)
+    x = torch.randn(len(lengths), max(lengths), inputs, dtype=torch.float64, requires_grad=True)
+    share = torch.randn(sum(lengths), hidden, dtype=torch.float64)
+    slow, fast = packing.pack(layer(x)[0]), packed_lstm(packing.pack(x), layer, packing.live)
     assert torch.allclose(slow, fast, atol=1e-13)
     wanted = torch.autograd.grad((slow * share).sum(), [x, *layer.parameters()])
     found = torch.autograd.grad((fast * share).sum(), [x, *layer.parameters()])
@@ -38,13 +40,33 @@ def test_lstm_scan_equals_torch_in_values_and_every_gradient(rows: int, steps: i
         assert torch.allclose(one, other, atol=1e-12)
 
 
-def test_lstm_scan_in_bfloat16_stays_close() -> None:
+def test_packed_lstm_in_bfloat16_stays_close() -> None:
+    packing = Packing.of(torch.tensor([12, 5, 12, 1]))
     layer = torch.nn.LSTM(16, 24, batch_first=True)
     x = torch.randn(4, 12, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        fast = lstm_scan(x, layer)
+        fast = packed_lstm(packing.pack(x), layer, packing.live)
     assert fast.dtype == torch.bfloat16
-    assert (fast.float() - layer(x)[0]).abs().max() < 0.02
+    assert (fast.float() - packing.pack(layer(x)[0])).abs().max() < 0.02
+
+
+@pytest.mark.parametrize(("cell", "layers", "attention"), VARIANTS)
+def test_sentences_of_unequal_length_score_as_padded_ones(cell: str, layers: int, attention: int) -> None:
+    network = make(cell, layers, attention)
+    features = torch.randn(3, 4, 6, dtype=torch.float64)
+    owner, lengths = torch.tensor([2, 0, 0, 2, 1]), torch.tensor([3, 6, 1, 4, 6])
+    tokens = torch.randint(3, 23, (5, 6))
+    parameters = list(network.parameters())
+    share = torch.randn(5, 6, 23, dtype=torch.float64)
+    live = torch.arange(6)[None] < lengths[:, None]
+    padded = network(features, owner, tokens)
+    packing, packed = network.score_sentences(features, owner, tokens, lengths)
+    assert len(packed) == int(lengths.sum())
+    assert torch.allclose(packed, padded[packing.row, packing.step], atol=1e-12)
+    wanted = torch.autograd.grad((padded * share)[live].sum(), parameters)
+    found = torch.autograd.grad((packed * share[packing.row, packing.step]).sum(), parameters)
+    for one, other in zip(wanted, found, strict=True):
+        assert torch.allclose(one, other, atol=1e-11)
 
 
 @pytest.mark.parametrize(("cell", "layers", "attention"), VARIANTS)
@@ -118,12 +140,15 @@ def test_weights_go_to_the_engine_and_back(cell: str, layers: int, attention: in
 
 
 def test_locked_dropout_keeps_one_mask_for_all_steps() -> None:
-    x = torch.ones(50, 6, 40)
-    dropped = locked_dropout(x, 0.5, training=True)
+    packing = Packing.of(torch.randint(1, 7, (50,)))
+    x = torch.ones(len(packing.row), 40)
+    dropped = locked_dropout(x, 0.5, packing, training=True)
     assert set(dropped.unique().tolist()) == {0.0, 2.0}
-    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    for row in range(50):
+        mine = dropped[packing.row == row]
+        assert torch.equal(mine, mine[:1].expand_as(mine))
     assert 0.4 < float((dropped == 0).float().mean()) < 0.6
-    assert locked_dropout(x, 0.5, training=False) is x
+    assert locked_dropout(x, 0.5, packing, training=False) is x
 
 
 def test_features_of_any_scale_are_heard_alike_and_the_engine_needs_no_scale() -> None:

@@ -18,8 +18,9 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from recur.nn.sequence import locked_dropout, lstm_scan
+from recur.nn.sequence import Packing, locked_dropout, packed_lstm
 
 Cell = Literal["rnn", "lstm", "gru"]
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -64,16 +65,16 @@ class CaptionNetwork(nn.Module):
                 # A forget gate that starts open remembers from the first step on (Jozefowicz et al. 2015).
                 nn.init.constant_(cast(Tensor, layer.bias_ih_l0)[hidden : 2 * hidden], 1.0)
 
-    def dropout(self, x: Tensor) -> Tensor:
-        """Dropout on x [N, T, D], the same units at every step, so that the recurrence is not shaken."""
-        return locked_dropout(x, self.dropout_share, training=self.training)
+    def dropout(self, x: Tensor, packing: Packing) -> Tensor:
+        """Dropout on packed x [M, D], the same units at every step, so that the recurrence is not shaken."""
+        return locked_dropout(x, self.dropout_share, packing, training=self.training)
 
-    def scan(self, layer: int, x: Tensor) -> Tensor:
-        """Hidden states [N, T, H] of one layer for inputs [N, T, D]."""
+    def scan(self, layer: int, x: Tensor, packing: Packing) -> Tensor:
+        """Hidden states [M, H] of one layer for packed inputs [M, D]."""
         module = self.rnn[layer]
         if isinstance(module, nn.LSTM):
-            return lstm_scan(x, module)
-        hidden: Tensor = module(x)[0]
+            return packed_lstm(x, module, packing.live)
+        hidden: Tensor = module(PackedSequence(x, torch.tensor(packing.live)))[0].data
         return hidden
 
     @torch.no_grad()
@@ -96,8 +97,27 @@ class CaptionNetwork(nn.Module):
         return start, memory, self.key(memory)
 
     def attend(self, hidden: Tensor, memory: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Additive attention (Bahdanau et al. 2015). Context [N, T, H] and weights [N, T, R] for hidden [N, T, H]."""
-        mixed = torch.tanh(keys[:, None] + self.query(hidden)[:, :, None])  # [N, T, R, A]
+        """Additive attention (Bahdanau et al. 2015). Context [P, T, H] and weights [P, T, R] for hidden [P, T, H]."""
+        return self._read(self.query(hidden), memory, keys)
+
+    def attend_packed(self, hidden: Tensor, picture: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
+        """Context [M, H] for hidden [M, H], each of which looks at its own picture [M] of P.
+
+        All places of a picture are brought together, so that what it gives to read is not copied for each of them.
+        """
+        counts = torch.bincount(picture, minlength=len(memory))
+        order = torch.argsort(picture, stable=True)
+        slot = torch.empty_like(order)
+        slot[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        width = int(counts.max())
+        place = picture * width + slot  # [M] in [P, width]
+        query = self.query(hidden)
+        asked = query.new_zeros(len(memory) * width, query.shape[1]).index_copy(0, place, query)
+        context, _ = self._read(asked.view(len(memory), width, -1), memory, keys)
+        return context.flatten(0, 1).index_select(0, place)
+
+    def _read(self, query: Tensor, memory: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        mixed = torch.tanh(keys[:, None] + query[:, :, None])  # [P, T, R, A]
         weights = self.score(mixed).squeeze(-1).float().softmax(-1)
         return weights.to(memory.dtype) @ memory, weights
 
@@ -107,16 +127,30 @@ class CaptionNetwork(nn.Module):
         `owner` [N] names the picture of each row. `words` [W] are the ids to score (those of one language), in this
         order; all when left out.
         """
+        packing, scores = self.score_sentences(
+            features, owner, tokens, torch.full((len(tokens),), tokens.shape[1]), words
+        )
+        out = scores.new_empty(*tokens.shape, scores.shape[1])
+        out[packing.row, packing.step] = scores
+        return out
+
+    def score_sentences(
+        self, features: Tensor, owner: Tensor, tokens: Tensor, lengths: Tensor, words: Tensor | None = None
+    ) -> tuple[Packing, Tensor]:
+        """As `forward`, for the first `lengths` [N] tokens of each row only: where they are, and scores [M, V]."""
         start, memory, keys = self.look(features)
         inputs = torch.cat([start[owner][:, None], self.embedding(tokens).to(start.dtype)], 1)
-        hidden = self.scan(0, self.dropout(inputs))
+        packing = Packing.of(lengths + 1)
+        picture = owner[packing.row]
+        hidden = self.scan(0, self.dropout(packing.pack(inputs), packing), packing)
         if self.attention_units:
-            context, _ = self.attend(hidden, memory[owner], keys[owner])
+            context = self.attend_packed(hidden, picture, memory, keys)
         for i in range(1, self.layer_count):
             below = torch.cat([hidden, context], -1) if self.attention_units and i == 1 else hidden
-            hidden = self.scan(i, self.dropout(below))
+            hidden = self.scan(i, self.dropout(below, packing), packing)
         top = torch.cat([hidden, context], -1) if self.attention_units else hidden
-        return self.predict(self.dropout(top[:, 1:]), words)
+        after = packing.after_first()
+        return after, self.predict(self.dropout(top[packing.live[0] :], after), words)
 
     def predict(self, top: Tensor, words: Tensor | None = None) -> Tensor:
         """Scores [.., V] from the top of the network [.., H or 2H], or of `words` only."""

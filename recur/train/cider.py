@@ -71,11 +71,11 @@ def self_critical_loss(
     tokens = torch.cat([torch.full((len(drawn), 1), language), drawn[:, :-1]], 1)
     position = torch.from_numpy(captions.position[lang])
     owner = torch.arange(len(rows)).repeat_interleave(COPIES)
-    scores = network(features, owner, tokens, words_of).float().div(TEMPERATURE).log_softmax(-1)
-    chosen = scores.gather(-1, position[drawn][..., None])[..., 0]
     # END itself is part of the sentence; what generate() repeats after it is not.
-    live = (drawn != END).long().cumsum(1) == torch.arange(1, drawn.shape[1] + 1)
-    live = torch.cat([torch.ones_like(live[:, :1]), live[:, :-1]], 1).float()
-    gain = (chosen * live * torch.from_numpy(advantage).float()[:, None]).sum() / live.sum()
+    lengths = ((drawn != END).sum(1) + 1).clamp(max=drawn.shape[1])
+    packing, scores = network.score_sentences(features, owner, tokens, lengths, words_of)
+    wanted = position[drawn][packing.row, packing.step]
+    chosen = scores.float().div(TEMPERATURE).log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
+    gain = (chosen * torch.from_numpy(advantage).float()[packing.row]).mean()
     loss: Tensor = -gain + CROSS_ENTROPY_SHARE * cross_entropy(network, features, batch)
     return loss
