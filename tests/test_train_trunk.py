@@ -14,51 +14,17 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from training import write_shapes  # noqa: E402
+from training import CHANNELS, write_shapes, write_teacher  # noqa: E402
 
 from recur.errors import RecurError  # noqa: E402
 from recur.nn.vision import Trunk  # noqa: E402
 from recur.train import trunk as module  # noqa: E402
 from recur.train.teacher import build_teacher_cache, cut_view, draw_views  # noqa: E402
 
-CHANNELS, CLASSES = 5, 4
-
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """pixels -> features [B, 5, 7, 7] in 0..6 and probabilities [B, 4], from colours alone."""
-    helper, kind = onnx.helper, onnx.TensorProto
-    random = np.random.default_rng(0)
-    constants = {
-        "kernel": random.normal(0, 0.02, (CHANNELS, 3, 1, 1)).astype(np.float32),
-        "low": np.float32(0),
-        "high": np.float32(6),
-        "mix": random.normal(0, 1, (CHANNELS, CLASSES)).astype(np.float32),
-        "axes": np.array([2, 3], np.int64),
-    }
-    nodes = [
-        helper.make_node("AveragePool", ["pixels"], ["cells"], kernel_shape=[32, 32], strides=[32, 32]),
-        helper.make_node("Conv", ["cells", "kernel"], ["mixed"]),
-        helper.make_node("Clip", ["mixed", "low", "high"], ["features"]),
-        helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
-        helper.make_node("Squeeze", ["pooled", "axes"], ["vector"]),
-        helper.make_node("MatMul", ["vector", "mix"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "teacher",
-        [helper.make_tensor_value_info("pixels", kind.FLOAT, ["B", 3, 224, 224])],
-        [
-            helper.make_tensor_value_info("features", kind.FLOAT, ["B", CHANNELS, 7, 7]),
-            helper.make_tensor_value_info("probabilities", kind.FLOAT, ["B", CLASSES]),
-        ],
-        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-    )
-    path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    path.write_bytes(model.SerializeToString())
-    return path
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -54,3 +54,43 @@ def write_trunk(path: Path) -> Path:
     torch.manual_seed(0)
     path.write_bytes(export_trunk(Trunk((8, 16, 16, 24), (1, 1, 1, 1)).eval().fold()))
     return path
+
+
+CHANNELS, CLASSES = 5, 4  # of the teacher
+
+
+def write_teacher(path: Path) -> Path:
+    """pixels -> features [B, 5, 7, 7] in 0..6 and probabilities [B, 4], from colours alone."""
+    import onnx
+
+    helper, kind = onnx.helper, onnx.TensorProto
+    random = np.random.default_rng(0)
+    constants = {
+        "kernel": random.normal(0, 0.02, (CHANNELS, 3, 1, 1)).astype(np.float32),
+        "low": np.float32(0),
+        "high": np.float32(6),
+        "mix": random.normal(0, 1, (CHANNELS, CLASSES)).astype(np.float32),
+        "axes": np.array([2, 3], np.int64),
+    }
+    nodes = [
+        helper.make_node("AveragePool", ["pixels"], ["cells"], kernel_shape=[32, 32], strides=[32, 32]),
+        helper.make_node("Conv", ["cells", "kernel"], ["mixed"]),
+        helper.make_node("Clip", ["mixed", "low", "high"], ["features"]),
+        helper.make_node("GlobalAveragePool", ["features"], ["pooled"]),
+        helper.make_node("Squeeze", ["pooled", "axes"], ["vector"]),
+        helper.make_node("MatMul", ["vector", "mix"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "teacher",
+        [helper.make_tensor_value_info("pixels", kind.FLOAT, ["B", 3, 224, 224])],
+        [
+            helper.make_tensor_value_info("features", kind.FLOAT, ["B", CHANNELS, 7, 7]),
+            helper.make_tensor_value_info("probabilities", kind.FLOAT, ["B", CLASSES]),
+        ],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path.write_bytes(model.SerializeToString())
+    return path

@@ -62,7 +62,7 @@ def _add_caption(tasks: Commands) -> None:
     )
     network.add_argument("--hidden", type=whole(1), metavar="H", help="hidden units")
     network.add_argument("--layers", type=whole(1, 16), metavar="L", help="recurrent layers")
-    network.add_argument("--init", type=Path, metavar="NAME_OR_PATH", help="start from the weights of this model")
+    network.add_argument("--init", metavar="NAME_OR_PATH", help="start from the weights of this model")
     seeing = parser.add_argument_group("encoder")
     seeing.add_argument(
         "--encoder",
@@ -73,6 +73,9 @@ def _add_caption(tasks: Commands) -> None:
         "--output-name", metavar="NAME", help="the output of an ONNX encoder to read, when it has several"
     )
     seeing.add_argument("--finetune-encoder", action="store_true", help="train the encoder along with the rest")
+    seeing.add_argument(
+        "--teacher", type=Path, metavar="FILE.onnx", help="a larger network that goes on teaching it meanwhile"
+    )
     course = parser.add_argument_group("course")
     course.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data at most")
     course.add_argument(

@@ -19,6 +19,7 @@ from recur.bundle import read_bundle, write_bundle
 from recur.data.captions import read_captions
 from recur.data.text import Vocabulary
 from recur.errors import RecurError
+from recur.hub import resolve
 from recur.nn.caption import CaptionNetwork, Cell
 from recur.train.caption_data import (
     DEFAULT_MAX_WORDS,
@@ -37,8 +38,10 @@ from recur.train.checks import check_captions, check_data
 from recur.train.encoders import FeatureEncoder, cache_features, open_encoder
 from recur.train.finish import finish_bundle
 from recur.train.phases import Phase, Run, greedy_captions, train_phases
+from recur.train.taught import TaughtFeatures, taught_features
 
 DECODER_RATE, JOINT_RATE, ENCODER_RATE, CIDER_RATE = 1.5e-3, 5e-4, 1e-4, 2e-4
+TAUGHT_RATE = 3e-4  # of an encoder that a teacher holds on course
 FROZEN_SHARE = 0.25  # of the epochs, before a fine-tuned encoder starts to move
 
 
@@ -56,10 +59,11 @@ def train_caption(
     hidden: int = 512,
     layers: int = 2,
     embedding: int = 256,
-    init: Path | None = None,
+    init: str | Path | None = None,
     encoder: str = "embedded",
     output_name: str | None = None,
     finetune_encoder: bool = False,
+    teacher: Path | None = None,
     epochs: int = 12,
     cider: int = 0,
     batch: int = 24,
@@ -71,6 +75,7 @@ def train_caption(
     """Train on the train split of `data`, choose on its dev split, write the bundle `out`.
 
     `batch` counts pictures (each comes with all its captions); `cider` counts epochs of self-critical training.
+    `teacher`, an ONNX network, goes on teaching a fine-tuned encoder while it learns from the captions.
     `data_name` and `terms` (of use, as their source states them) go into the card. Working files lie in `<out>.work`
     and are what `resume` goes on from. Raises RecurError for data, encoders and checkpoints that cannot be used.
     """
@@ -82,7 +87,7 @@ def train_caption(
     train, dev = make_split(found, "train"), make_split(found, "dev")
     if not len(train) or not len(dev):
         raise RecurError(f"{data}: {len(train)} train and {len(dev)} dev pictures; expected some of each")
-    start = None if init is None else read_bundle(init, task="caption")
+    start = None if init is None else read_bundle(resolve(init), task="caption")
     vocabulary = (
         start.vocabulary()
         if start is not None
@@ -93,8 +98,10 @@ def train_caption(
     eye = open_encoder(encoder, output_name=output_name)
     if finetune_encoder and eye.module is None:
         raise RecurError(f"{encoder}: a foreign ONNX graph cannot be trained; leave out --finetune-encoder")
+    if teacher is not None and not finetune_encoder:
+        raise RecurError("--teacher teaches an encoder that is fine-tuned; add --finetune-encoder, or leave it out")
     with StopRequest(seconds=seconds) as stop:
-        train, dev, sources = _sources(eye, train, dev, work, moving=finetune_encoder, stop=stop)
+        train, dev, sources = _sources(eye, train, dev, work, moving=finetune_encoder, teacher=teacher, stop=stop)
         if stop.requested:
             return _stopped(stop, work, out)
         network = CaptionNetwork(
@@ -113,7 +120,8 @@ def train_caption(
             "data": data_hash(found),
             "encoder": encoder,
             "finetune_encoder": finetune_encoder,
-            "init": None if init is None else init.name,
+            "teacher": None if teacher is None else teacher.name,
+            "init": None if init is None else Path(init).name,
             "cell": cell,
             "attention": attention,
             "hidden": hidden,
@@ -126,8 +134,9 @@ def train_caption(
             "seed": seed,
         }
         run = Run(network, vocabulary, train, dev, seed, batch, work / "checkpoint", settings, [])
-        module = eye.module if finetune_encoder else None
-        phases = plan(epochs, cider, moving=finetune_encoder, warm=start is not None)
+        taught = sources["train"]
+        module = taught.encoder if isinstance(taught, TaughtFeatures) else eye.module if finetune_encoder else None
+        phases = plan(epochs, cider, moving=finetune_encoder, warm=start is not None, taught=teacher is not None)
         if not train_phases(run, phases, sources, encoder=module, stop=stop, resume=resume):
             return _stopped(stop, work, out)
     _warn(run, sources["dev"])
@@ -162,25 +171,38 @@ def train_caption(
     return out
 
 
-def plan(epochs: int, cider: int, *, moving: bool, warm: bool = False) -> list[Phase]:
-    """The phases of a run. `moving`: the encoder is trained too; `warm`: the network has been trained before."""
+def plan(epochs: int, cider: int, *, moving: bool, warm: bool = False, taught: bool = False) -> list[Phase]:
+    """The phases of a run. `moving`: the encoder is trained too, `taught`: by a teacher as well; `warm`: the network
+    has been trained before.
+    """
     frozen = 0 if warm and moving else min(epochs, max(1, math.ceil(epochs * FROZEN_SHARE))) if moving else epochs
     phases = [Phase("decoder", frozen, DECODER_RATE)] if frozen else []
     if moving and epochs > frozen:
-        phases.append(Phase("joint", epochs - frozen, JOINT_RATE, ENCODER_RATE))
+        phases.append(Phase("joint", epochs - frozen, JOINT_RATE, TAUGHT_RATE if taught else ENCODER_RATE))
     if cider:
         phases.append(Phase("cider", cider, CIDER_RATE))
     return phases
 
 
 def _sources(
-    eye: FeatureEncoder, train: Split, dev: Split, work: Path, *, moving: bool, stop: StopRequest
+    eye: FeatureEncoder,
+    train: Split,
+    dev: Split,
+    work: Path,
+    *,
+    moving: bool,
+    teacher: Path | None,
+    stop: StopRequest,
 ) -> tuple[Split, Split, dict[str, FeatureSource]]:
     """Features of both splits, and the splits without the pictures that cannot be read."""
     sources: dict[str, FeatureSource] = {}
     splits: dict[str, Split] = {}
     for name, split in (("train", train), ("dev", dev)):
-        if moving:
+        problems: list[str] = []
+        if moving and teacher is not None and name == "train":
+            assert eye.module is not None
+            splits[name], sources[name] = taught_features(split, eye.module, teacher, work / "teacher")
+        elif moving:
             assert eye.module is not None
             splits[name], pixels, problems = read_pixels(split, eye.size)
             sources[name] = TrainedFeatures(pixels, eye.module)
@@ -197,7 +219,7 @@ def _sources(
     return splits["train"], splits["dev"], sources
 
 
-def _load(network: CaptionNetwork, weights: Any, init: Path | None) -> None:
+def _load(network: CaptionNetwork, weights: Any, init: str | Path | None) -> None:
     try:
         network.load_engine_weights({name: torch.from_numpy(value) for name, value in weights.items()})
     except (KeyError, RuntimeError) as error:

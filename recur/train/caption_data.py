@@ -20,6 +20,7 @@ from recur.data.captions import CaptionData, CaptionedPicture
 from recur.data.images import iterate_pictures
 from recur.data.text import END, PAD, Vocabulary, tokenize
 from recur.errors import InputError, RecurError
+from recur.train.precision import autocast
 from recur.train.teacher import cut_view
 
 MAX_WORDS = {"zh": 32, "ja": 40, "th": 60}
@@ -76,7 +77,8 @@ class CaptionBatch:
 
     owner: Tensor  # [N] position in the step's pictures
     tokens: Tensor
-    targets: Tensor  # PAD where there is nothing to predict
+    targets: Tensor  # -1 where there is nothing to predict
+    lengths: Tensor  # [N] tokens of each row
     words: Tensor  # [Vl] the ids this language may use; targets are positions in it
 
 
@@ -97,11 +99,15 @@ class Captions:
             position[allowed] = np.arange(len(allowed))
             self.position[lang] = position
 
-    def batch(self, lang: str, rows: NDArray[np.int64], one: np.random.Generator | None = None) -> CaptionBatch | None:
-        """All captions of the pictures `rows` in one language, or `one` drawn for each; None when they have none."""
+    def batch(
+        self, lang: str, rows: NDArray[np.int64], rng: np.random.Generator | None = None, *, most: int = 1
+    ) -> CaptionBatch | None:
+        """All captions of the pictures `rows` in one language, or, with `rng`, at most `most` drawn for each of them;
+        None when they have none.
+        """
         found = [self.ids[lang][row] for row in rows]
-        if one is not None:
-            found = [[several[int(one.integers(len(several)))]] if several else [] for several in found]
+        if rng is not None:
+            found = [[several[i] for i in rng.permutation(len(several))[:most]] for several in found]
         captions = [(place, ids) for place, several in enumerate(found) for ids in several]
         if not captions:
             return None
@@ -115,7 +121,8 @@ class Captions:
             # A word outside the vocabulary is read (as UNK) but never asked for: its position is -1.
             targets[i, : len(ids) + 1] = position[[*ids, END]]
         owner = torch.tensor([place for place, _ in captions])
-        return CaptionBatch(owner, torch.from_numpy(tokens), torch.from_numpy(targets), self.words[lang])
+        lengths = torch.tensor([len(ids) + 1 for _, ids in captions])
+        return CaptionBatch(owner, torch.from_numpy(tokens), torch.from_numpy(targets), lengths, self.words[lang])
 
 
 class FeatureSource(Protocol):
@@ -166,10 +173,20 @@ class TrainedFeatures:
         return grid.flatten(2).transpose(1, 2) if grid.ndim == 4 else grid.reshape(len(rows), -1, grid.shape[-1])
 
 
-def freeze(source: TrainedFeatures, *, batch: int = 64) -> FrozenFeatures:
+class MovingSource(Protocol):
+    """What `freeze` asks for: the pictures [N, Y, X, 3] uint8, and the encoder."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]: ...
+
+    @property
+    def encoder(self) -> nn.Module: ...
+
+
+def freeze(source: MovingSource, *, batch: int = 64) -> FrozenFeatures:
     """The features of every picture and its mirror image, for the phases that leave the encoder alone."""
     parts: list[NDArray[np.float16]] = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast():
         for start in range(0, len(source.pixels), batch):
             pixels = torch.from_numpy(source.pixels[start : start + batch]).permute(0, 3, 1, 2)
             both = [source.encoder(view.float()) for view in (pixels, pixels.flip(3))]

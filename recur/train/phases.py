@@ -46,6 +46,8 @@ from recur.train.checkpoint import (
     step_generator,
 )
 from recur.train.cider import reward_scorer, self_critical_loss
+from recur.train.precision import autocast
+from recur.train.taught import TAUGHT_CAPTIONS, TaughtFeatures
 
 LABEL_SMOOTHING = 0.1
 CLIP = 2.0
@@ -95,10 +97,9 @@ class Phase:
 
 def sentence_loss(network: CaptionNetwork, features: Tensor, batch: CaptionBatch) -> Tensor:
     """Cross-entropy a word, averaged, with label smoothing (Szegedy et al. 2016), over the words of the language."""
-    scores = network(features, batch.owner, batch.tokens, batch.words)
-    return functional.cross_entropy(
-        scores.flatten(0, 1).float(), batch.targets.flatten(), ignore_index=-1, label_smoothing=LABEL_SMOOTHING
-    )
+    packing, scores = network.score_sentences(features, batch.owner, batch.tokens, batch.lengths, batch.words)
+    targets = batch.targets[packing.row, packing.step]
+    return functional.cross_entropy(scores.float(), targets, ignore_index=-1, label_smoothing=LABEL_SMOOTHING)
 
 
 def greedy_captions(
@@ -110,7 +111,7 @@ def greedy_captions(
     words = torch.from_numpy(np.flatnonzero(vocabulary.allowed(lang)))
     language, limit = vocabulary.language_id(lang), MAX_WORDS.get(lang, DEFAULT_MAX_WORDS)
     captions: list[list[str]] = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), autocast():
         for start in range(0, len(split), batch):
             rows = np.arange(start, min(start + batch, len(split)))
             features = source.features(rows, None)
@@ -209,8 +210,11 @@ def train_phases(
             load_best(run, encoder)
         moving = phase.kind == "joint" and encoder is not None
         train_source, dev_source = sources["train"], sources["dev"]
-        if not moving and isinstance(train_source, TrainedFeatures) and isinstance(dev_source, TrainedFeatures):
-            train_source, dev_source = freeze(train_source), freeze(dev_source)
+        if not moving:
+            train_source, dev_source = (
+                freeze(source) if isinstance(source, (TrainedFeatures, TaughtFeatures)) else source
+                for source in (train_source, dev_source)
+            )
         optimizer = make_optimizer(run.network, encoder if moving else None)
         start = first_epoch if number == first_phase else 0
         if saved is not None and number == first_phase and saved.optimizer is not None and start:
@@ -260,6 +264,8 @@ def _epoch(
             torch.manual_seed(run.seed * 1_000_003 + key * 10_007 + step)
             rng = step_generator(seed=run.seed, epoch=key, step=step)
             done = epoch * steps + step
+            if isinstance(source, TaughtFeatures):
+                source.progress = done / (phase.epochs * steps)
             for place, group in enumerate(optimizer.param_groups):
                 highest = phase.rate if place < 2 else phase.encoder_rate
                 group["lr"] = rate_at(done, phase.epochs * steps, highest)
@@ -286,7 +292,7 @@ def _step(
     optimizer: torch.optim.Optimizer,
 ) -> float:
     """One update on the pictures `rows`; the loss, averaged over languages."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast():
         features = source.features(rows, rng)
         parts: list[Tensor] = []
         for lang in run.vocabulary.languages:
@@ -295,13 +301,17 @@ def _step(
                     run.network, features, run.captions, lang, rows, run.references(lang), sentence_loss, rng
                 )
             else:
-                batch = run.captions.batch(lang, rows)
+                # Where the encoder has a second teacher, a view more is worth more than a sentence more.
+                fewer = rng if isinstance(source, TaughtFeatures) else None
+                batch = run.captions.batch(lang, rows, fewer, most=TAUGHT_CAPTIONS)
                 part = None if batch is None else sentence_loss(run.network, features, batch)
             if part is not None:
                 parts.append(part)
     if not parts:
         return 0.0
     loss = torch.stack(parts).mean()
+    if isinstance(source, TaughtFeatures) and source.lesson is not None:
+        loss = loss + source.lesson
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     for group in optimizer.param_groups:

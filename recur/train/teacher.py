@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from recur.data.images import read_picture
+from recur.engine.vision import processors
 from recur.errors import InputError, RecurError
 from recur.files import write_atomically
 from recur.train.graph import first_line
@@ -46,14 +47,17 @@ class TeacherCache:
     identity: dict[str, Any]  # what was asked of whom: pictures, teacher, views, seed, size
 
 
-def draw_views(pictures: int, views: int, seed: int) -> NDArray[np.float32]:
-    """Views 0 and 1 are the whole picture and its mirror image; the rest are random crops. [N, V, 5]"""
+def draw_views(pictures: int, views: int, seed: int, least_area: float = 0.3) -> NDArray[np.float32]:
+    """Views 0 and 1 are the whole picture and its mirror image; the rest are random crops. [N, V, 5]
+
+    `least_area`: of a crop, as a share of the picture.
+    """
     rng = np.random.default_rng(seed)
     out = np.zeros((pictures, views, 5), np.float32)
     out[:, :, 2:4] = 1.0
     out[:, 1::2, 4] = 1.0
     shape = (pictures, max(views - 2, 0))
-    area = rng.uniform(0.30, 1.0, shape)
+    area = rng.uniform(least_area, 1.0, shape)
     ratio = np.exp(rng.uniform(-0.3, 0.3, shape))
     width = np.minimum(np.sqrt(area * ratio), 1.0)
     height = np.minimum(np.sqrt(area / ratio), 1.0)
@@ -84,6 +88,7 @@ class Teacher:
         self.path = path
         options = ort.SessionOptions()
         options.log_severity_level = 4  # what goes wrong is raised
+        options.intra_op_num_threads = processors()
         try:
             self.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
             self._session: Any = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -118,7 +123,14 @@ class Teacher:
 
 
 def build_teacher_cache(
-    pictures: Sequence[Path], teacher: Path, folder: Path, *, views: int = 6, seed: int = 1, size: int = 224
+    pictures: Sequence[Path],
+    teacher: Path,
+    folder: Path,
+    *,
+    views: int = 6,
+    seed: int = 1,
+    size: int = 224,
+    least_area: float = 0.3,
 ) -> TeacherCache:
     """Ask `teacher` about every view, or reuse what `folder` holds. What cannot be read is named and left out.
 
@@ -135,6 +147,7 @@ def build_teacher_cache(
         "views": views,
         "seed": seed,
         "size": size,
+        "least_area": least_area,
     }
     count = len(pictures)
     arrays = _open_arrays(
@@ -147,7 +160,7 @@ def build_teacher_cache(
             "done": ((count,), np.dtype(np.uint8)),
         },
     )
-    boxes = draw_views(count, views, seed)
+    boxes = draw_views(count, views, seed, least_area)
     for start in range(0, count, BLOCK):
         rows = [i for i in range(start, min(start + BLOCK, count)) if not arrays["done"][i]]
         rows = [i for i in rows if _read_into(arrays, i, pictures[i], size)]

@@ -32,6 +32,7 @@ from recur.train.checkpoint import (
     random_state,
     save_checkpoint,
 )
+from recur.train.precision import autocast
 from recur.train.teacher import MAP_MAX, TeacherCache, build_teacher_cache, cut_view
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -134,7 +135,7 @@ def distillation_loss(
     }
 
 
-WEIGHTS = {"map": 1.0, "angle": 2.0, "classes": 0.2}
+LOSS_WEIGHTS = {"map": 1.0, "angle": 2.0, "classes": 0.2}
 
 
 def train_trunk(
@@ -242,7 +243,7 @@ class _Distillation:
 
     def losses(self, pixels: Tensor, maps: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
         """What `distillation_loss` says of pixels [B, 3, Y, X]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             guess, logits = self.head(self.trunk(pixels))
         return distillation_loss(guess.float(), logits.float(), maps, probabilities, self.scale)
 
@@ -262,7 +263,7 @@ class _Distillation:
         )
         pixels, maps, probabilities = make_batch(self.answers, part, chosen, resolution_at(self.step, self.steps))
         losses = self.losses(jitter_colours(pixels.float(), rng), maps, probabilities)
-        loss = torch.stack([WEIGHTS[name] * value for name, value in losses.items()]).sum()
+        loss = torch.stack([LOSS_WEIGHTS[name] * value for name, value in losses.items()]).sum()
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RecurError(
