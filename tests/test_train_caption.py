@@ -105,6 +105,11 @@ def test_a_teacher_goes_on_teaching_the_encoder(shapes: Path, trunk: Path, tmp_p
     assert_same(taught, again)
     assert set(weights_of(taught)) == set(weights_of(alone))  # the head that guessed is cut off
     assert not np.array_equal(weights_of(taught)["encoder"], weights_of(alone)["encoder"])
+    # Out of time before the teacher was asked about anything: nothing is written, and the next call goes on.
+    stopped: dict[str, Any] = {"encoder": str(trunk), "finetune_encoder": True, "teacher": teacher, **SMALL}
+    train_caption(data=shapes, out=tmp_path / "late", seconds=1e-6, **stopped)
+    assert not (tmp_path / "late").exists()
+    assert_same(train_caption(data=shapes, out=tmp_path / "late", resume=True, **stopped), taught)
     with pytest.raises(RecurError, match="finetune-encoder"):
         train_caption(data=shapes, out=tmp_path / "b", encoder=str(trunk), teacher=teacher, **SMALL)
 

@@ -201,7 +201,10 @@ def _sources(
         problems: list[str] = []
         if moving and teacher is not None and name == "train":
             assert eye.module is not None
-            splits[name], sources[name] = taught_features(split, eye.module, teacher, work / "teacher")
+            taught = taught_features(split, eye.module, teacher, work / "teacher", stop=stop)
+            if taught is None:
+                return train, dev, {}
+            splits[name], sources[name] = taught
         elif moving:
             assert eye.module is not None
             splits[name], pixels, problems = read_pixels(split, eye.size)

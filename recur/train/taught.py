@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from recur.errors import RecurError
 from recur.nn.vision import DistillationHead, Trunk
 from recur.train.caption_data import Split, keep
+from recur.train.checkpoint import StopRequest
 from recur.train.teacher import MAP_MAX, TeacherCache, build_teacher_cache
 from recur.train.trunk import LOSS_WEIGHTS, distillation_loss, jitter_colours, make_batch
 
@@ -84,8 +85,11 @@ class TaughtFeatures:
         return cells
 
 
-def taught_features(split: Split, trunk: nn.Module, teacher: Path, cache: Path) -> tuple[Split, TaughtFeatures]:
-    """The split without the pictures that cannot be read, and where its features come from.
+def taught_features(
+    split: Split, trunk: nn.Module, teacher: Path, cache: Path, *, stop: StopRequest
+) -> tuple[Split, TaughtFeatures] | None:
+    """The split without the pictures that cannot be read, and where its features come from; None when stopped before
+    the teacher was asked about all of them.
 
     Errors: RecurError for an encoder that is not our own trunk, a file that is no teacher, a cache of other pictures.
     """
@@ -93,6 +97,8 @@ def taught_features(split: Split, trunk: nn.Module, teacher: Path, cache: Path) 
         raise RecurError(
             f"--teacher: the encoder is a {type(trunk).__name__}; expected a trunk trained by recur; leave it out"
         )
-    answers = build_teacher_cache(split.paths, teacher, cache, views=VIEWS, least_area=LEAST_AREA)
+    answers = build_teacher_cache(split.paths, teacher, cache, views=VIEWS, least_area=LEAST_AREA, stop=stop)
+    if not answers.complete:
+        return None
     source = TaughtFeatures(answers, TaughtEncoder(trunk, answers))
     return keep(split, source.rows.tolist()), source

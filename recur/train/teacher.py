@@ -27,6 +27,7 @@ from recur.data.images import read_picture
 from recur.engine.vision import processors
 from recur.errors import InputError, RecurError
 from recur.files import write_atomically
+from recur.train.checkpoint import StopRequest
 from recur.train.graph import first_line
 
 MAP_MAX = 6.0  # ReLU6
@@ -45,6 +46,7 @@ class TeacherCache:
     probabilities: NDArray[np.float16]  # [N, V, classes]
     readable: NDArray[np.bool_]  # [N]; the others have no answers
     identity: dict[str, Any]  # what was asked of whom: pictures, teacher, views, seed, size
+    complete: bool  # False when it was stopped before the end
 
 
 def draw_views(pictures: int, views: int, seed: int, least_area: float = 0.3) -> NDArray[np.float32]:
@@ -131,11 +133,12 @@ def build_teacher_cache(
     seed: int = 1,
     size: int = 224,
     least_area: float = 0.3,
+    stop: StopRequest | None = None,
 ) -> TeacherCache:
     """Ask `teacher` about every view, or reuse what `folder` holds. What cannot be read is named and left out.
 
-    An interrupted build goes on where it stopped. Errors: RecurError for a cache of other pictures, views or another
-    teacher, one that is damaged, and a file that is no teacher.
+    An interrupted build goes on where it stopped; `stop` ends one early. Errors: RecurError for a cache of
+    other pictures, views or another teacher, one that is damaged, and a file that is no teacher.
     """
     if views < 2:
         raise RecurError(f"{views} views; expected 2 or more: the picture and its mirror image; choose another number")
@@ -162,6 +165,8 @@ def build_teacher_cache(
     )
     boxes = draw_views(count, views, seed, least_area)
     for start in range(0, count, BLOCK):
+        if stop is not None and stop.requested:
+            break
         rows = [i for i in range(start, min(start + BLOCK, count)) if not arrays["done"][i]]
         rows = [i for i in rows if _read_into(arrays, i, pictures[i], size)]
         if not rows:
@@ -172,8 +177,9 @@ def build_teacher_cache(
             arrays["maps"][rows, view] = np.rint(features * (255 / MAP_MAX)).clip(0, 255).astype(np.uint8)
             arrays["probabilities"][rows, view] = probabilities.astype(np.float16)
         arrays["done"][rows] = ANSWERED
-    readable = np.asarray(arrays["done"] == ANSWERED)
-    return TeacherCache(arrays["pixels"], boxes, arrays["maps"], arrays["probabilities"], readable, identity)
+    done = np.asarray(arrays["done"])
+    readable, complete = done == ANSWERED, bool((done != 0).all())
+    return TeacherCache(arrays["pixels"], boxes, arrays["maps"], arrays["probabilities"], readable, identity, complete)
 
 
 def _read_into(arrays: dict[str, Any], row: int, path: Path, size: int) -> bool:
