@@ -41,6 +41,7 @@ from recur.train.phases import Phase, Run, greedy_captions, train_phases
 from recur.train.taught import TaughtFeatures, taught_features
 
 DECODER_RATE, JOINT_RATE, ENCODER_RATE, CIDER_RATE = 1.5e-3, 5e-4, 1e-4, 2e-4
+NO_REPEAT = 3  # words in a row that a caption says once: "on the beach on the beach" helps nobody
 TAUGHT_RATE = 3e-4  # of an encoder that a teacher holds on course
 FROZEN_SHARE = 0.25  # of the epochs, before a fine-tuned encoder starts to move
 
@@ -153,6 +154,7 @@ def train_caption(
         "decode": {
             "beam": beam,
             "length_penalty": 0.0,
+            "no_repeat_ngram": NO_REPEAT,
             "max_length": {lang: MAX_WORDS.get(lang, DEFAULT_MAX_WORDS) for lang in vocabulary.languages},
         },
         "training": {
