@@ -42,6 +42,7 @@ def test_the_commands() -> None:
         "recur explain caption",
         "recur train caption",
         "recur train trunk",
+        "recur train quantize",
         "recur models",
     ]
 

@@ -1,7 +1,7 @@
 """The picture encoder: an ONNX graph that turns pixels into features, run by ONNX Runtime on the CPU.
 
-The embedded encoder normalises its pixels inside the graph; for encoders from elsewhere the bundle names the mean and
-standard deviation of each channel, in units of pixels (0..255), and the names of input and output.
+The embedded encoder takes bytes and normalises them inside the graph; for encoders from elsewhere the bundle names the
+mean and standard deviation of each channel, in units of pixels (0..255), and the names of input and output.
 
 B pictures, Y and X pixels, R grid cells (gy * gx, row by row), F features of a cell.
 """
@@ -48,6 +48,8 @@ class Encoder:
         options.inter_op_num_threads = 1
         # Spinning threads would take the processor from those that read pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Without VNNI, products of 8-bit numbers could overflow 16 bits on x86; this takes the slower, exact way then.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         if isinstance(model, bytes):
             # A graph from a bundle is complete: it must not name other files for its weights to be read from.
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", "no-such-folder")
@@ -69,10 +71,13 @@ class Encoder:
             )
         self._input, self._output = input, output
         self._bytes = inputs[input].type == "tensor(uint8)"
-        fixed = inputs[input].shape[0]
+        shape = inputs[input].shape
+        self._colours_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+        fixed = shape[0]
         self._batch = fixed if isinstance(fixed, int) and fixed > 0 else 0  # 0: any number at once
-        self._mean = np.asarray(mean, np.float32).reshape(1, -1, 1, 1)
-        self._scale = 1 / np.asarray(std, np.float32).reshape(1, -1, 1, 1)
+        channels = (1, 1, 1, -1) if self._colours_last else (1, -1, 1, 1)
+        self._mean = np.asarray(mean, np.float32).reshape(channels)
+        self._scale = 1 / np.asarray(std, np.float32).reshape(channels)
         self._plain = bool((self._mean == 0).all() and (self._scale == 1).all())
         self.grid = (1, 1)
 
@@ -80,7 +85,7 @@ class Encoder:
         """Features [B, R, F] of pixels [B, Y, X, 3]. Errors: RecurError when the graph refuses their size."""
         if pixels.ndim != 4 or pixels.shape[3] != 3:
             raise RecurError(f"encoder: pixels of shape {list(pixels.shape)}; expected [pictures, rows, columns, 3]")
-        planes: npt.NDArray[Any] = pixels.transpose(0, 3, 1, 2)
+        planes: npt.NDArray[Any] = pixels if self._colours_last else pixels.transpose(0, 3, 1, 2)
         planes = np.ascontiguousarray(planes) if self._bytes else planes.astype(np.float32, order="C")
         if not self._plain and not self._bytes:
             planes -= self._mean
