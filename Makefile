@@ -39,14 +39,15 @@ $(VENV)/bin/python:
 	  || { echo "recur needs Python 3.11 to 3.13; name one with make PYTHON=python3.12"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
 
-# An editable installation follows the source; only a change of what it depends on calls for another.
-$(VENV)/runtime.stamp: pyproject.toml | $(VENV)/bin/python
+# An editable installation follows the Python source; a change of what it depends on, or of the core, calls for another.
+CORE := CMakeLists.txt $(wildcard recur/engine/_core/*)
+$(VENV)/runtime.stamp: pyproject.toml $(CORE) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
 # PyTorch comes first and alone: one version, the one that the tests are known to pass with, whatever build the index has
 # of it. What depends on it then takes the one that is there, instead of the newest, which would be another large download.
-$(VENV)/test.stamp: pyproject.toml | $(VENV)/bin/python
+$(VENV)/test.stamp: pyproject.toml $(CORE) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,dev]'
 	@touch $@ $(VENV)/runtime.stamp

@@ -182,6 +182,8 @@ def _cell(cell: Cell, inputs: Array, before: State, weight_hh: Array, bias_hh: A
     recurrent += inputs
     if cell == "rnn":
         return (np.tanh(recurrent),)
+    if cell == "rnn_relu":
+        return (np.maximum(recurrent, 0),)
     in_forget = sigmoid(recurrent[..., : 2 * size])
     c = in_forget[..., size:] * before[1] + in_forget[..., :size] * np.tanh(recurrent[..., 2 * size : 3 * size])
     return (sigmoid(recurrent[..., 3 * size :]) * np.tanh(c), c)

@@ -377,15 +377,15 @@ def sample(
 
     Errors: ValueError for a temperature, top_k, top_p, seed or length that makes no sense.
     """
-    count = first.logits.shape[0]
-    seeds = [seed] * count if isinstance(seed, int) else list(seed)
-    if len(seeds) != count or any(number < 0 for number in seeds):
-        raise ValueError(f"seed {seed!r}; expected a number >= 0, or {count} of them, one an item")
-    if samples < 1 or temperature <= 0 or top_k < 0 or not 0 < top_p <= 1:
-        raise ValueError(
-            f"samples {samples}, temperature {temperature}, top_k {top_k}, top_p {top_p}; "
-            "expected samples >= 1, temperature > 0, top_k >= 0, 0 < top_p <= 1"
-        )
+    uniform = draws(
+        first.logits.shape[0],
+        seed=seed,
+        places=max_length + 1 if max_length >= 0 else 0,
+        samples=samples,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+    )
     rules = _Rules(
         end=end,
         min_length=min_length,
@@ -394,31 +394,77 @@ def sample(
         no_repeat_ngram=no_repeat_ngram,
         no_end_after=no_end_after,
     )
-    # [N, K, max_length + 1] in [0, 1): one stream a sample, so that a place always gets the same draw.
-    draws = np.stack([
-        np.stack([np.random.default_rng([number, k]).random(max_length + 1) for k in range(samples)])
-        for number in seeds
-    ])  # fmt: skip
 
-    def choose(log_probs: Array, items: IntArray, length: int) -> IntArray:
-        scores = log_probs.astype(np.float64) / temperature
-        order = np.argsort(-scores, axis=-1, kind="stable")
-        probs = np.exp(log_softmax(np.take_along_axis(scores, order, axis=-1)))
-        if top_k:
-            probs[..., top_k:] = 0
-        if top_p < 1:
-            probs[np.cumsum(probs, axis=-1) - probs >= top_p * probs.sum(axis=-1, keepdims=True)] = 0
-        heights = np.cumsum(probs, axis=-1)
-        drawn = draws[items, :, length][..., None] * heights[..., -1:]
-        place = (heights <= drawn).sum(axis=-1, keepdims=True)
-        return np.take_along_axis(order, np.minimum(place, probs.shape[-1] - 1), axis=-1)[..., 0]
+    def drawn(log_probs: Array, items: IntArray, length: int) -> IntArray:
+        return choose(log_probs, uniform[items, :, length], temperature, top_k, top_p)
 
     wide = Step(
         np.repeat(first.logits, samples, axis=1),
         tuple(np.repeat(part, samples, axis=1) for part in first.state),
         None if first.attention is None else np.repeat(first.attention, samples, axis=1),
     )
-    return _roll(step, wide, rules, choose)
+    return _roll(step, wide, rules, drawn)
+
+
+def draws(
+    count: int,
+    *,
+    seed: int | Sequence[int],
+    places: int,
+    samples: int = 1,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+) -> npt.NDArray[np.float64]:
+    """The numbers in [0, 1) that `sample` draws with, [N, K, places]: one stream a sample, so a place keeps its draw.
+
+    Errors: ValueError for options of `sample` that make no sense.
+    """
+    seeds = [seed] * count if isinstance(seed, int) else list(seed)
+    if len(seeds) != count or any(number < 0 for number in seeds):
+        raise ValueError(f"seed {seed!r}; expected a number >= 0, or {count} of them, one an item")
+    if samples < 1 or not temperature > 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            f"samples {samples}, temperature {temperature}, top_k {top_k}, top_p {top_p}; "
+            "expected samples >= 1, temperature > 0, top_k >= 0, 0 < top_p <= 1"
+        )
+    streams = [np.random.default_rng([number, k]).random(places) for number in seeds for k in range(samples)]
+    return np.array(streams, np.float64).reshape(count, samples, places)
+
+
+def choose(log_probs: Array, draw: Array, temperature: float, top_k: int, top_p: float) -> IntArray:
+    """The tokens [N, K] on which draw [N, K] falls, of log-probabilities [N, K, V], most probable first."""
+    scores = log_probs.astype(np.float64) / temperature
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    probs = np.exp(log_softmax(np.take_along_axis(scores, order, axis=-1)))
+    if top_k:
+        probs[..., top_k:] = 0
+    if top_p < 1:
+        probs[np.cumsum(probs, axis=-1) - probs >= top_p * probs.sum(axis=-1, keepdims=True)] = 0
+    heights = np.cumsum(probs, axis=-1)
+    place = (heights <= draw[..., None] * heights[..., -1:]).sum(axis=-1, keepdims=True)
+    result: IntArray = np.take_along_axis(order, np.minimum(place, probs.shape[-1] - 1), axis=-1)[..., 0]
+    return result
+
+
+def check_rules(
+    *,
+    end: int,
+    min_length: int,
+    max_length: int,
+    forbidden: Sequence[int],
+    no_repeat_ngram: int,
+    no_end_after: Sequence[int],
+) -> None:
+    """Errors: ValueError for lengths and tokens that make no sense."""
+    _Rules(
+        end=end,
+        min_length=min_length,
+        max_length=max_length,
+        forbidden=forbidden,
+        no_repeat_ngram=no_repeat_ngram,
+        no_end_after=no_end_after,
+    )
 
 
 class _Choose(Protocol):
