@@ -43,6 +43,7 @@ def test_the_commands() -> None:
         "recur train caption",
         "recur train trunk",
         "recur train quantize",
+        "recur bench",
         "recur models",
     ]
 

@@ -193,7 +193,8 @@ def peak_memory(arguments: list[str]) -> tuple[float, int, bytes]:
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "recur", *arguments], stdout=subprocess.PIPE)
     assert process.stdout is not None
-    output = process.stdout.read()
+    with process.stdout as stream:
+        output = stream.read()
     if not hasattr(os, "wait4"):
         process.wait()
         return time.perf_counter() - start, 0, output
