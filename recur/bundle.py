@@ -48,7 +48,10 @@ class BundleError(RecurError):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model in memory: `meta` is bundle.json, `weights` are float32, `encoder` is an ONNX graph (or None)."""
+    """A model in memory: `meta` is bundle.json, `weights` are float32, `encoder` is an ONNX graph (or None).
+
+    `stored` says how the matrices were stored.
+    """
 
     meta: Mapping[str, Any]
     weights: Mapping[str, FloatArray]
@@ -56,6 +59,7 @@ class Bundle:
     encoder: bytes | None
     card: str
     path: Path
+    stored: Stored = "float32"
 
     @property
     def name(self) -> str:
@@ -102,7 +106,8 @@ def read_bundle(path: str | Path, *, task: str | None = None) -> Bundle:
         if hashlib.sha256(data).hexdigest() != expected:
             raise source.refusal(f"{name} is not what was written (its SHA-256 differs)", "get the bundle again")
     try:
-        weights = dequantize(read_safetensors(contents[WEIGHTS]))
+        tensors = read_safetensors(contents[WEIGHTS])
+        weights = dequantize(tensors)
     except RecurError as error:
         raise source.refusal(f"{WEIGHTS}: {error}", "get the bundle again") from error
     check = _CHECKS.get(meta["task"])
@@ -115,7 +120,13 @@ def read_bundle(path: str | Path, *, task: str | None = None) -> Bundle:
         encoder=contents.get(ENCODER),
         card=contents.get(CARD, b"").decode("utf-8", "replace"),
         path=Path(path),
+        stored=_stored(tensors),
     )
+
+
+def _stored(tensors: Mapping[str, npt.NDArray[Any]]) -> Stored:
+    types = {str(values.dtype) for values in tensors.values()}
+    return "int8" if "int8" in types else "float16" if "float16" in types else "float32"
 
 
 class _Source:

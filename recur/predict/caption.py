@@ -206,7 +206,7 @@ class Captioner:
             if not 0 <= length_penalty < math.inf:
                 raise RecurError(f"length_penalty {length_penalty}; expected 0 or more; choose another")
             voice = replace(voice, limits={**voice.limits, "length_penalty": length_penalty})
-        ids = voice.decoder.ids
+        ids = voice.ids
         return [
             tuple(replace(each, tokens=ids[each.tokens], alternatives=ids[each.alternatives]) for each in hypotheses)
             for hypotheses in voice.search(features, settings.width(voice), n_best)
@@ -223,7 +223,8 @@ class Captioner:
                     f"language {name!r} is not in model {self.name!r}; expected one of {', '.join(self.languages)}; "
                     "choose one of them or another model"
                 )
-            self._voices[name] = make_voice(self.bundle, self._vocabulary, name)
+            like = next(iter(self._voices.values()), None)
+            self._voices[name] = make_voice(self.bundle, self._vocabulary, name, like)
         return self._voices[name]
 
     def _stream(

@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, cast, get_args
 
 import numpy as np
 
 from recur.bundle import Bundle, BundleError
 from recur.data.text import END, Vocabulary
+from recur.engine import core
 from recur.engine.decoder import CaptionDecoder
-from recur.engine.reference import Array, Cell
+from recur.engine.native import Decoder, Precision
+from recur.engine.reference import Array, Cell, IntArray
 from recur.engine.search import Hypothesis, beam_search, search_features
+from recur.errors import RecurError
 
 END_WORD = "<end>"  # among the alternatives: the sentence could have ended here
 
 
 @dataclass(frozen=True)
 class Voice:
-    """One language, ready to be searched: V words by place, END included."""
+    """One language, ready to be searched: V words by place, END included.
+
+    `decoder` is the compiled core's, or the NumPy one where the core is not there; `ids` [V] are the words' ids in the
+    vocabulary, in rising order, `start` is that of the language token.
+    """
 
     language: str
-    decoder: CaptionDecoder
+    decoder: Decoder | CaptionDecoder
+    ids: IntArray
+    start: int
     words: tuple[str, ...]  # [V]
     calibration: Mapping[str, Any] | None
     beam: int
@@ -31,8 +41,17 @@ class Voice:
 
     def search(self, features: Array, beam: int, n_best: int) -> list[tuple[Hypothesis, ...]]:
         """The best hypotheses of pictures, features [B, R, F]; tokens are places in `words`."""
-        step, first = self.decoder.start(features)
-        return beam_search(step, first, end=self.decoder.end, beam=beam, n_best=n_best, **self.limits)
+        if isinstance(self.decoder, CaptionDecoder):
+            step, first = self.decoder.start(features)
+            return beam_search(step, first, end=self.decoder.end, beam=beam, n_best=n_best, **self.limits)
+        limits = {**self.limits, "no_end_after": [int(self.ids[place]) for place in self.limits["no_end_after"]]}
+        prompt = np.full((len(features), 1), self.start)
+        found = self.decoder.beam_search(features, prompt=prompt, end=END, beam=beam, n_best=n_best, **limits)
+        return [tuple(map(self._by_place, each)) for each in found]
+
+    def _by_place(self, found: Hypothesis) -> Hypothesis:
+        places = np.searchsorted(self.ids, found.tokens), np.searchsorted(self.ids, found.alternatives)
+        return replace(found, tokens=places[0], alternatives=places[1])
 
     def search_with_runner_up(self, features: Array, beam: int, n_best: int) -> list[tuple[Hypothesis, ...]]:
         """As `search`, but two hypotheses at least: the confidence may need to know how far behind the second one is.
@@ -61,8 +80,33 @@ def calibrated(calibration: Mapping[str, Any], features: Mapping[str, float]) ->
     return 0.5 * (math.tanh(0.5 * total) + 1)
 
 
-def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str) -> Voice:
-    """The voice of one language of a bundle. Errors: BundleError for settings that make no sense."""
+def precision_of(bundle: Bundle) -> Precision:
+    """The precision to compute a bundle's captions in: that of its weights, unless `RECUR_PRECISION` names another.
+
+    Weights that were stored in 8 bits stay exactly what they are; only what they are multiplied with is rounded.
+    Errors: RecurError for a name that is none.
+    """
+    wanted = os.environ.get("RECUR_PRECISION", "")
+    names = get_args(Precision)
+    if wanted and wanted not in names:
+        raise RecurError(f"RECUR_PRECISION {wanted!r}; expected one of {', '.join(names)}; set one of them, or none")
+    return cast(Precision, wanted or ("int8" if bundle.stored == "int8" else "float32"))
+
+
+def _decoder(bundle: Bundle, ids: IntArray, start: int, network: Decoder | None) -> Decoder | CaptionDecoder:
+    cell, layers = cast(Cell, bundle.meta["cell"]), int(bundle.meta["layers"])
+    if network is not None:
+        return network.with_words(ids)
+    if core.chosen(None)[0] is None:
+        return CaptionDecoder(bundle.weights, cell=cell, layers=layers, ids=ids, language=start, end=END)
+    return Decoder(bundle.weights, cell=cell, layers=layers, words=ids, precision=precision_of(bundle))
+
+
+def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str, like: Voice | None = None) -> Voice:
+    """The voice of one language of a bundle; `like`, a voice of another one, shares its network.
+
+    Errors: BundleError for settings that make no sense.
+    """
     meta, decode = bundle.meta, bundle.meta["decode"]
 
     def setting(name: str, default: object) -> Any:
@@ -71,14 +115,9 @@ def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str) -> Voice:
 
     ids = np.flatnonzero(vocabulary.allowed(language))
     words = tuple(END_WORD if number == END else vocabulary.tokens[number] for number in ids)
-    decoder = CaptionDecoder(
-        bundle.weights,
-        cell=cast(Cell, meta["cell"]),
-        layers=int(meta["layers"]),
-        ids=ids,
-        language=vocabulary.language_id(language),
-        end=END,
-    )
+    start = vocabulary.language_id(language)
+    shared = None if like is None or isinstance(like.decoder, CaptionDecoder) else like.decoder
+    decoder = _decoder(bundle, ids, start, shared)
     try:
         last = frozenset(setting("no_end_after", ()))
         calibration = meta.get("calibration", {}).get(language)
@@ -103,7 +142,7 @@ def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str) -> Voice:
             calibrated(calibration, names)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{bundle.path}: 'decode' or 'calibration' make no sense ({error!r}); train again") from error
-    return Voice(language, decoder, words, calibration, beam, limits)
+    return Voice(language, decoder, ids, start, words, calibration, beam, limits)
 
 
 _EXAMPLE = Hypothesis(

@@ -31,11 +31,11 @@ bool settled(const std::vector<Finish>& finished, int n_best, double bound) {
 }
 
 void search(const Decoder& decoder, const Items& items, const Rules& rules, const Beam& beam, int begin, int end,
-            Results& results) {
+            int threads, Results& results) {
     const Kernels& kernels = *decoder.network().stack().kernels;
     const int words = decoder.words();
     const double longest = std::pow(rules.max_length + 1, beam.length_penalty);
-    Session session(decoder, items, begin, end);
+    Session session(decoder, items, begin, end, threads);
     Record record(decoder, items.regions);
     std::vector<std::vector<Finish>> finished(session.count);
     // Rows of the same item lie together; `owner` names the item of each.
@@ -59,7 +59,10 @@ void search(const Decoder& decoder, const Items& items, const Rules& rules, cons
                 int each = std::min(beam.width, words);
                 if (bar(rules, session.logits(r), words, rows[row].history.data(), length)) {
                     kernels.top(session.logits(r), session.room.logit_stride, each, places.data(), values.data());
-                    for (int k = 0; k < each; ++k) values[k] = possible(values[k]) ? (values[k] - seen.shift[row]) - seen.log_total[row] : kBarred;
+                    for (int k = 0; k < each; ++k) {
+                        const float own = (values[k] - seen.shift[row]) - seen.log_total[row];
+                        values[k] = possible(values[k]) ? own : kBarred;
+                    }
                 } else {
                     std::copy_n(&seen.ids[at], each, places.data());
                     std::copy_n(&seen.values[at], each, values.data());
@@ -117,7 +120,7 @@ void search(const Decoder& decoder, const Items& items, const Rules& rules, cons
 Results beam_search(const Decoder& decoder, const Items& items, const Rules& rules, const Beam& beam, int threads) {
     Results results(items.batch);
     share(items.batch, threads,
-          [&](int begin, int end) { search(decoder, items, rules, beam, begin, end, results); });
+          [&](int begin, int end, int each) { search(decoder, items, rules, beam, begin, end, each, results); });
     return results;
 }
 

@@ -16,7 +16,9 @@ Buffer<float> spread_out(const float* values, int n, int columns, float rest = 0
     return out;
 }
 
-// y[r] = base + W x[r] for n rows, y rows `stride` apart.
+constexpr size_t kShared = size_t{128} << 10;  // bytes of a matrix from which a crew shares it out
+
+// y[r] = base + W x[r] for n rows, y rows as far apart as w has columns.
 void affine(const Kernels& kernels, const Linear& w, const Buffer<float>& base, const float* const* x, int n, float* y,
             Workspace& work) {
     const int columns = w.columns();
@@ -155,7 +157,7 @@ void Network::attend(int n, const float* const* h, const Memory* const* memory, 
     room.alpha_stride = padded(most);
     room.alpha.need(static_cast<size_t>(n) * room.alpha_stride);
     affine(kernels, query_, query_bias_, h, n, room.query.data(), room.work);
-    room.contexts.resize(n);
+    room.contexts.resize(n), room.targets.resize(n), room.alphas.resize(n);
     for (int r = 0; r < n; ++r) {
         const Memory& m = *memory[r];
         float* query = room.query.data() + static_cast<size_t>(r) * units;
@@ -170,9 +172,13 @@ void Network::attend(int n, const float* const* h, const Memory* const* memory, 
         }
         kernels.softmax(alpha, m.regions);
         for (int i = padded(m.regions); i < room.alpha_stride; ++i) alpha[i] = 0.0f;
-        float* context = room.context.data() + static_cast<size_t>(r) * width;
-        kernels.blend(m.values.data(), m.regions, m.value_stride, alpha, width, context);
-        room.contexts[r] = context;
+        room.contexts[r] = room.targets[r] = room.context.data() + static_cast<size_t>(r) * width;
+        room.alphas[r] = alpha;
+    }
+    for (int r = 0, next; r < n; r = next) {  // rows of one item together
+        for (next = r + 1; next < n && memory[next] == memory[r];) ++next;
+        const Memory& m = *memory[r];
+        kernels.blend(m.values.data(), m.regions, m.value_stride, &room.alphas[r], next - r, width, &room.targets[r]);
     }
 }
 
@@ -190,13 +196,19 @@ void Network::step(int n, const int* before, State& from, State& to, const Memor
                 room.c_out[r] = to.c(layer, r);
             }
         }
-        if (layer > 0) {
-            std::vector<const float* const*> pieces = {room.below.data()};
-            if (layer == 1 && attends()) pieces.push_back(room.contexts.data());
-            stack_->inputs(layer, pieces, n, room.gate_rows.data(), 0, panels, room.work);
+        std::vector<const float* const*> pieces = {room.below.data()};
+        if (layer == 1 && attends()) pieces.push_back(room.contexts.data());
+        const auto part = [&](int thread, int begin, int end) {
+            Workspace& work = thread ? room.helpers[thread - 1] : room.work;
+            if (layer > 0) stack_->inputs(layer, pieces, n, room.gate_rows.data(), begin, end, work);
+            stack_->advance(layer, n, room.gate_rows.data(), room.h_in.data(), lstm ? room.c_in.data() : nullptr,
+                            room.h_out.data(), lstm ? room.c_out.data() : nullptr, begin, end, work);
+        };
+        if (room.crew && !stack_->normed() && stack_->layer(layer).recurrent.bytes() >= kShared) {
+            room.crew->share(panels, part);
+        } else {
+            part(0, 0, panels);
         }
-        stack_->advance(layer, n, room.gate_rows.data(), room.h_in.data(), lstm ? room.c_in.data() : nullptr,
-                        room.h_out.data(), lstm ? room.c_out.data() : nullptr, 0, panels, room.work);
         const size_t columns = static_cast<size_t>(stack_->gate_columns());
         if (room.keep_gates) {
             if (layer == 0) room.kept_gates.need(columns * n * stack_->layers());
@@ -208,6 +220,15 @@ void Network::step(int n, const int* before, State& from, State& to, const Memor
         for (int r = 0; r < n; ++r) room.below[r] = room.h_out[r];
         if (layer == 0 && attends()) attend(n, room.below.data(), memory, room);
     }
+}
+
+size_t Network::bytes() const {
+    size_t total = out_.bytes() + out_context_.bytes() + query_.bytes();
+    for (int i = 0; i < stack_->layers(); ++i) {
+        total += stack_->layer(i).recurrent.bytes();
+        for (const Linear& each : stack_->layer(i).inputs) total += i ? each.bytes() : 0;
+    }
+    return total;
 }
 
 Decoder::Decoder(std::shared_ptr<const Network> network, const std::vector<int64_t>& words, const float* head,
@@ -241,10 +262,23 @@ void Decoder::score(int n, State& state, Room& room) const {
     }
     room.logit_stride = head_.columns();
     room.logits.need(static_cast<size_t>(n) * room.logit_stride);
-    affine(kernels, head_, bias_, room.tops.data(), n, room.logits.data(), room.work);
-    if (head_context_.present()) {
-        kernels.multiply(head_context_.view(), room.contexts.data(), n, room.work.rows.data(), 0,
-                         head_context_.panels(), room.work.scratch(head_context_.scratch()));
+    room.targets.resize(n);
+    for (int r = 0; r < n; ++r) {
+        room.targets[r] = room.logits.data() + static_cast<size_t>(r) * room.logit_stride;
+        std::memcpy(room.targets[r], bias_.data(), static_cast<size_t>(room.logit_stride) * sizeof(float));
+    }
+    const auto part = [&](int thread, int begin, int end) {
+        Workspace& work = thread ? room.helpers[thread - 1] : room.work;
+        kernels.multiply(head_.view(), room.tops.data(), n, room.targets.data(), begin, end,
+                         work.scratch(head_.scratch()));
+        if (!head_context_.present()) return;
+        kernels.multiply(head_context_.view(), room.contexts.data(), n, room.targets.data(), begin, end,
+                         work.scratch(head_context_.scratch()));
+    };
+    if (room.crew && head_.bytes() >= kShared) {
+        room.crew->share(head_.panels(), part);
+    } else {
+        part(0, 0, head_.panels());
     }
 }
 

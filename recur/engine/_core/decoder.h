@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "stack.h"
+#include "team.h"
 
 namespace recur {
 
@@ -53,9 +54,11 @@ private:
 // Everything that one thread computes in. `logits` and `alpha` are what the last step gave.
 struct Room {
     Workspace work;
+    Crew* crew = nullptr;  // shares the panels of large matrices, where there is one
+    std::vector<Workspace> helpers;
     Buffer<float> gates, context, query, output, logits, alpha;
     std::vector<float*> gate_rows, h_out, c_out, targets;
-    std::vector<const float*> h_in, c_in, below, contexts, tops;
+    std::vector<const float*> h_in, c_in, below, contexts, alphas, tops;
     int logit_stride = 0, alpha_stride = 0;
     bool keep_gates = false;  // of every layer, for who wants to see them
     Buffer<float> kept_gates;
@@ -82,6 +85,7 @@ public:
     bool attends() const { return attention_ > 0; }
     int vocabulary() const { return vocabulary_; }
     int features() const { return features_; }
+    size_t bytes() const;  // of the weights that every step reads
     int memory_width() const { return memory_; }
     int top_width() const { return output_ ? output_ : stack_->hidden() + (attends() ? memory_ : 0); }
     const Linear& out() const { return out_; }
@@ -119,6 +123,7 @@ public:
     const Network& network() const { return *network_; }
     std::shared_ptr<const Network> shared() const { return network_; }
     int words() const { return static_cast<int>(words_.size()); }
+    size_t bytes() const { return network_->bytes() + head_.bytes() + head_context_.bytes(); }
     int64_t id(int word) const { return words_[word]; }
 
 private:

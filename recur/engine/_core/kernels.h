@@ -60,8 +60,9 @@ struct Kernels {
                      bool powers, float* scores);
     // scores[r] = scale * keys[r] . query.
     void (*dots)(const float* keys, int regions, int stride, const float* query, int units, float scale, float* scores);
-    // out = sum_r alpha[r] values[r], `width` a multiple of 16.
-    void (*blend)(const float* values, int regions, int stride, const float* alpha, int width, float* out);
+    // out[i] = sum_r alpha[i][r] values[r] for some rows, `width` a multiple of 16.
+    void (*blend)(const float* values, int regions, int stride, const float* const* alpha, int rows, int width,
+                  float* const* out);
     // softmax in place over the first n of x, which has room for the next multiple of 16.
     void (*softmax)(float* x, int n);
     // The greatest of x[0..n), the sum of exp(x - greatest) and the sum of exp(x - greatest) (x - greatest).
@@ -69,6 +70,10 @@ struct Kernels {
     void (*spread)(const float* x, int n, float* greatest, float* total, float* moment);
     // out[i] = exp((x[i] - shift) * factor), n a multiple of 16.
     void (*powers)(const float* x, int n, float shift, float factor, float* out);
+    // The sum of p[i], and how many there are, where x[i] > threshold; n a multiple of 16.
+    void (*above)(const float* x, const float* p, int n, float threshold, float* mass, int* count);
+    // The places where low < x[i] <= high, in order, and how many they are; n a multiple of 16.
+    int (*between)(const float* x, int n, float low, float high, int* places);
     // The first place of the greatest of x[0..n), n a multiple of 16.
     int (*best)(const float* x, int n);
     // The k greatest of x[0..n), greatest first, of equal ones the first; n a multiple of 16, n >= k >= 1.

@@ -6,81 +6,11 @@
 namespace recur {
 namespace {
 
-struct Entry {
-    double p;
-    float value;
-    int place;
-};
-
-bool before(const Entry& a, const Entry& b) { return a.value > b.value || (a.value == b.value && a.place < b.place); }
-
-// The first entry, in order of probability, up to which the sum is above `target` (or reaches it, with `reached`).
-// Only as much is sorted as must be: quickselect by mass instead of by rank.
-size_t crossing(std::vector<Entry>& entries, size_t end, double target, bool reached) {
-    size_t begin = 0;
-    while (end - begin > 24) {
-        Entry pivot = entries[begin + (end - begin) / 2];
-        const auto middle = std::partition(entries.begin() + begin, entries.begin() + end,
-                                           [&](const Entry& e) { return before(e, pivot); });
-        const size_t cut = static_cast<size_t>(middle - entries.begin());
-        double mass = 0;
-        for (size_t i = begin; i < cut; ++i) mass += entries[i].p;
-        if (cut > begin && (reached ? mass >= target : mass > target)) {
-            end = cut;
-        } else if (cut > begin) {
-            target -= mass;
-            begin = cut;
-        } else {  // the pivot is the first in order: put it there and go on behind it
-            auto at = std::find_if(entries.begin() + begin, entries.begin() + end,
-                                   [&](const Entry& e) { return e.place == pivot.place; });
-            std::iter_swap(entries.begin() + begin, at);
-            if (reached ? pivot.p >= target : pivot.p > target) return begin;
-            target -= pivot.p;
-            ++begin;
-        }
-    }
-    std::sort(entries.begin() + begin, entries.begin() + end, before);
-    double mass = 0;
-    for (size_t i = begin; i < end; ++i) {
-        mass += entries[i].p;
-        if (reached ? mass >= target : mass > target) return i;
-    }
-    return end - 1;
-}
-
-}  // namespace
-
-int drawn(const Kernels& kernels, const float* values, int n, int count, const Sampling& sampling, double draw) {
-    thread_local std::vector<Entry> entries;
-    thread_local Buffer<float> powers;
-    powers.need(n);
-    const int top = kernels.best(values, n);
-    kernels.powers(values, n, values[top], static_cast<float>(1.0 / sampling.temperature), powers.data());
-    entries.clear();
-    for (int i = 0; i < count; ++i) {
-        if (possible(values[i])) entries.push_back({powers[i], values[i], i});
-    }
-    size_t kept = entries.size();
-    if (sampling.top_k && static_cast<size_t>(sampling.top_k) < kept) {
-        kept = static_cast<size_t>(sampling.top_k);
-        std::nth_element(entries.begin(), entries.begin() + kept, entries.end(), before);
-    }
-    auto mass = [&] {
-        double total = 0;
-        for (size_t i = 0; i < kept; ++i) total += entries[i].p;
-        return total;
-    };
-    if (sampling.top_p < 1) kept = crossing(entries, kept, sampling.top_p * mass(), true) + 1;
-    return entries[crossing(entries, kept, draw * mass(), false)].place;
-}
-
-namespace {
-
 void roll_part(const Decoder& decoder, const Items& items, const Rules& rules, const Sampling& sampling, int begin,
-               int end, Results& results) {
+               int end, int threads, Results& results) {
     const Kernels& kernels = *decoder.network().stack().kernels;
     const int words = decoder.words(), samples = sampling.samples;
-    Session session(decoder, items, begin, end);
+    Session session(decoder, items, begin, end, threads);
     Record record(decoder, items.regions);
     const int first = session.count;
     // After the prompt there is one row an item; its samples part ways with the first token.
@@ -108,7 +38,7 @@ void roll_part(const Decoder& decoder, const Items& items, const Rules& rules, c
             if (sampling.temperature > 0) {
                 const size_t at = (static_cast<size_t>(begin + owner[i]) * samples + number[i]) *
                                       (static_cast<size_t>(rules.max_length) + 1) + length;
-                token = drawn(kernels, barred.data(), session.room.logit_stride, words, sampling, sampling.draws[at]);
+                token = drawn(kernels, barred.data(), session.room.logit_stride, words, sampling, sampling.draws[at]).place;
             } else {
                 token = static_cast<int>(std::max_element(barred.begin(), barred.begin() + words) - barred.begin());
             }
@@ -136,10 +66,10 @@ void roll_part(const Decoder& decoder, const Items& items, const Rules& rules, c
 }
 
 void generate_part(const Decoder& decoder, const Items& items, int length, const Sampling& sampling, int begin, int end,
-                   int64_t* tokens, float* log_probs, float* h, float* c) {
+                   int threads, int64_t* tokens, float* log_probs, float* h, float* c) {
     const Kernels& kernels = *decoder.network().stack().kernels;
     const Stack& stack = decoder.network().stack();
-    Session session(decoder, items, begin, end);
+    Session session(decoder, items, begin, end, threads);
     const int rows = session.count, hidden = stack.hidden();
     std::vector<int> all(rows);
     std::iota(all.begin(), all.end(), 0);
@@ -148,16 +78,21 @@ void generate_part(const Decoder& decoder, const Items& items, int length, const
         for (int r = 0; r < rows; ++r) {
             const float* logits = session.logits(r);
             const int stride = session.room.logit_stride;
-            float greatest, total, moment;
-            kernels.spread(logits, stride, &greatest, &total, &moment);
-            if (!std::isfinite(greatest) || !possible(greatest) || !std::isfinite(total)) {
+            const size_t at = static_cast<size_t>(begin + r) * length + t;
+            float greatest = 0, total = 0, moment;
+            int token = 0;
+            const bool usable = kernels.finite(logits, decoder.words());
+            if (usable && sampling.temperature > 0) {
+                const Drawn one = drawn(kernels, logits, stride, decoder.words(), sampling, sampling.draws[at]);
+                token = one.place, greatest = one.greatest, total = one.total;
+            } else if (usable) {
+                token = kernels.best(logits, stride);
+            }
+            if (usable && sampling.temperature != 1) kernels.spread(logits, stride, &greatest, &total, &moment);
+            if (!usable || !possible(greatest) || !std::isfinite(total)) {
                 throw std::domain_error("the network gave a score that is not finite; expected finite ones; "
                                         "look for weights that are too large");
             }
-            const size_t at = static_cast<size_t>(begin + r) * length + t;
-            const int token = sampling.temperature > 0
-                                  ? drawn(kernels, logits, stride, decoder.words(), sampling, sampling.draws[at])
-                                  : kernels.best(logits, stride);
             tokens[at] = token;
             log_probs[at] = (logits[token] - greatest) - std::log(total);
             ids[r] = decoder.id(token);
@@ -173,14 +108,14 @@ void generate_part(const Decoder& decoder, const Items& items, int length, const
     }
 }
 
-void read_part(const Decoder& decoder, const Items& given, const Reading& out, int begin, int end) {
+void read_part(const Decoder& decoder, const Items& given, const Reading& out, int begin, int end, int threads) {
     const Network& net = decoder.network();
     const Stack& stack = net.stack();
     Items items = given;
     const size_t columns = static_cast<size_t>(stack.gate_columns());
     const int time = items.prompt, batch = items.batch, hidden = stack.hidden(), g = gates_of(stack.cell);
     items.prompt = 0;
-    Session session(decoder, items, begin, end);
+    Session session(decoder, items, begin, end, threads);
     const int rows = session.count, words = decoder.words();
     session.room.keep_gates = out.trace_h != nullptr;
     std::vector<int> all(rows);
@@ -218,19 +153,19 @@ void read_part(const Decoder& decoder, const Items& given, const Reading& out, i
 Results roll(const Decoder& decoder, const Items& items, const Rules& rules, const Sampling& sampling, int threads) {
     Results results(items.batch);
     share(items.batch, threads,
-          [&](int begin, int end) { roll_part(decoder, items, rules, sampling, begin, end, results); });
+          [&](int begin, int end, int each) { roll_part(decoder, items, rules, sampling, begin, end, each, results); });
     return results;
 }
 
 void generate(const Decoder& decoder, const Items& items, int length, const Sampling& sampling, int64_t* tokens,
               float* log_probs, float* h, float* c, int threads) {
-    share(items.batch, threads, [&](int begin, int end) {
-        generate_part(decoder, items, length, sampling, begin, end, tokens, log_probs, h, c);
+    share(items.batch, threads, [&](int begin, int end, int each) {
+        generate_part(decoder, items, length, sampling, begin, end, each, tokens, log_probs, h, c);
     });
 }
 
 void read(const Decoder& decoder, const Items& items, const Reading& out, int threads) {
-    share(items.batch, threads, [&](int begin, int end) { read_part(decoder, items, out, begin, end); });
+    share(items.batch, threads, [&](int begin, int end, int each) { read_part(decoder, items, out, begin, end, each); });
 }
 
 }  // namespace recur

@@ -67,6 +67,10 @@ void read(const Decoder& decoder, const Items& items, const Reading& out, int th
 
 // The place in `values` [n] that `draw` in [0, 1) falls on, where the probabilities are softmax(values / temperature),
 // cut to the top_k and then to the nucleus top_p. Values at or below kNever / 2 cannot come.
-int drawn(const Kernels& kernels, const float* values, int n, int count, const Sampling& sampling, double draw);
+struct Drawn {
+    int place;
+    float greatest, total;  // of the values, and of exp((value - greatest) / temperature)
+};
+Drawn drawn(const Kernels& kernels, const float* values, int n, int count, const Sampling& sampling, double draw);
 
 }  // namespace recur

@@ -1,15 +1,29 @@
 #include "session.h"
 
+#include <memory>
 #include <numeric>
 
 namespace recur {
 
-Session::Session(const Decoder& chosen, const Items& items, int first, int last)
+namespace {
+
+// Bytes of weights from which one row's products are shared out: what stays in one core's second-level cache is read
+// faster than another core can be told of it.
+constexpr size_t kCrewWeights = size_t{1} << 20;
+
+}  // namespace
+
+Session::Session(const Decoder& chosen, const Items& items, int first, int last, int threads)
     : decoder(chosen), begin(first), count(last - first), now_(chosen.network().state()),
       next_(chosen.network().state()) {
     const Network& net = decoder.network();
     const Stack& stack = net.stack();
     const int hidden = stack.hidden();
+    if (threads > 1 && decoder.bytes() >= kCrewWeights) {
+        crew_ = std::make_unique<Crew>(threads);
+        room.crew = crew_.get();
+        room.helpers.resize(threads - 1);
+    }
     now_.need(count), next_.need(count);
     for (int layer = 0; layer < stack.layers(); ++layer) {
         for (int r = 0; r < count; ++r) {

@@ -18,7 +18,7 @@ inline bool possible(float value) { return value > kNever / 2; }
 // Items begin..end: their memories are read, START and the prompt are fed, and then step after step whatever rows go on.
 class Session {
 public:
-    Session(const Decoder& decoder, const Items& items, int begin, int end);
+    Session(const Decoder& decoder, const Items& items, int begin, int end, int threads);
 
     // Feeds one vocabulary id to each of n rows; row r goes on from row before[r] and belongs to item items[r] (counted
     // from `begin`). With `score` room.logits holds what may come next.
@@ -37,6 +37,7 @@ public:
 private:
     void step(int n, const int* before, const int* items);
 
+    std::unique_ptr<Crew> crew_;
     State now_, next_;
     std::vector<Memory> memories_;
     std::vector<const Memory*> read_;
@@ -72,13 +73,14 @@ private:
 // Bars what may not follow `history` [length] in one row of logits. False: nothing was barred.
 bool bar(const Rules& rules, float* logits, int words, const int* history, int length);
 
-// begin and end of each thread's share of the items, work(thread, begin, end) in parallel.
+// work(begin, end, threads) for shares of the items, in parallel; where there are fewer items than threads, one item's
+// rows get the others to help with large products.
 template <class Work>
 void share(int items, int threads, const Work& work) {
     const int count = std::max(1, std::min(threads, items));
     together(count, [&](int i) {
         work(static_cast<int>(static_cast<int64_t>(items) * i / count),
-             static_cast<int>(static_cast<int64_t>(items) * (i + 1) / count));
+             static_cast<int>(static_cast<int64_t>(items) * (i + 1) / count), threads / count);
     });
 }
 

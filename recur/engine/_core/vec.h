@@ -52,6 +52,8 @@ RECUR_INLINE F16 power_of_two(F16 n) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(e, 23))};
 }
 RECUR_INLINE uint32_t greater(F16 a, F16 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
+// a where the bit of its lane is set, elsewhere 0.
+RECUR_INLINE F16 masked(F16 a, uint32_t bits) { return {_mm512_maskz_mov_ps(static_cast<__mmask16>(bits), a.v)}; }
 RECUR_INLINE float sum(F16 a) { return _mm512_reduce_add_ps(a.v); }
 RECUR_INLINE float largest(F16 a) { return _mm512_reduce_max_ps(a.v); }
 
@@ -279,6 +281,25 @@ RECUR_INLINE float largest(F16 a) {
 
 #endif
 
+#if !defined(RECUR_AVX512)
+RECUR_INLINE F16 masked(F16 a, uint32_t bits) {
+    float x[16];
+    store(x, a);
+    for (int i = 0; i < 16; ++i) x[i] = (bits >> i) & 1u ? x[i] : 0.0f;
+    return load(x);
+}
+#endif
+
+RECUR_INLINE int ones(uint32_t bits) {
+#if defined(_MSC_VER)
+    int count = 0;
+    for (; bits; bits &= bits - 1) ++count;
+    return count;
+#else
+    return __builtin_popcount(bits);
+#endif
+}
+
 // ------------------------------------------------------------------------------------------------ exp, tanh, sigmoid
 //
 // exp(x) = 2^n (1 + p), n = round(x / ln 2), p = exp(r) - 1 of the rest |r| <= ln(2) / 2 by Taylor's series to the
@@ -311,15 +332,27 @@ RECUR_INLINE F16 exponential(F16 x) {
     return fma(e.scale, e.rest, e.scale);
 }
 
+// a / b for b from 1 to 1e38.
+RECUR_INLINE F16 ratio(F16 a, F16 b) {
+#if defined(RECUR_AVX512)
+    // A division of sixteen takes sixteen cycles. 14 bits and one step of Newton's method take five: 2^-27, relative.
+    const __m512 rough = _mm512_rcp14_ps(b.v);
+    const __m512 rest = _mm512_fnmadd_ps(b.v, rough, _mm512_set1_ps(1.0f));
+    return mul(a, F16{_mm512_fmadd_ps(rough, rest, rough)});
+#else
+    return div(a, b);
+#endif
+}
+
 RECUR_INLINE F16 hyperbolic(F16 x) {
     const F16 a = min(set1(10.0f), absolute(x));  // tanh(10) is 1 to the last bit
     const Exponent e = exponent(mul(a, set1(-2.0f)));
     const F16 less = fma(e.scale, e.rest, sub(e.scale, set1(1.0f)));  // exp(-2|x|) - 1
-    return with_sign(div(sub(set1(0.0f), less), add(less, set1(2.0f))), x);
+    return with_sign(ratio(sub(set1(0.0f), less), add(less, set1(2.0f))), x);
 }
 
 RECUR_INLINE F16 logistic(F16 x) {
-    return div(set1(1.0f), add(set1(1.0f), exponential(sub(set1(0.0f), x))));
+    return ratio(set1(1.0f), add(set1(1.0f), exponential(sub(set1(0.0f), x))));
 }
 
 }  // namespace
