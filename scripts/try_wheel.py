@@ -1,7 +1,7 @@
 """An installed recur tries itself out: the compiled core is there, and a photograph gets a caption of words.
 
-Run by the Python that it is installed for: `python scripts/try_wheel.py`. It must not stand beside the source, or Python
-would take that instead of what was installed.
+Run by the Python that it is installed for: `python scripts/try_wheel.py`. It must not stand beside the source, or
+Python would take that instead of what was installed.
 """
 
 from __future__ import annotations

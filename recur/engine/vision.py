@@ -9,6 +9,7 @@ B pictures, Y and X pixels, R grid cells (gy * gx, row by row), F features of a 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,8 @@ class Encoder:
         options.inter_op_num_threads = 1
         # Spinning threads would take the processor from those that read pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Without VNNI, products of 8-bit numbers could overflow 16 bits on x86; this takes the slower, exact way then.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if not exact_bytes():
+            options.add_session_config_entry("session.x64quantprecision", "1")  # the slow, exact way
         if isinstance(model, bytes):
             # A graph from a bundle is complete: it must not name other files for its weights to be read from.
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", "no-such-folder")
@@ -119,6 +120,24 @@ class Encoder:
         self.grid = (rows, columns)
         cells = features.reshape(batch, channels, rows * columns).transpose(0, 2, 1)
         return np.ascontiguousarray(cells, dtype=np.float32)
+
+
+def exact_bytes() -> bool:
+    """Whether ONNX Runtime's fast products of 8-bit numbers are exact here.
+
+    On x86 without VNNI they add pairs in 16 bits, which may overflow (its documentation of quantization, "U8S8").
+    Where nothing can be found out, the answer is no.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    from recur.engine import core  # here, because it asks this module how many processors there are
+
+    if any("vnni" in name for name in core.where().isas):
+        return True
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # another system than Linux
+        return False
 
 
 def processors() -> int:
