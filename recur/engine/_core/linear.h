@@ -79,7 +79,7 @@ public:
     int vectors() const { return vectors_; }
     int columns() const { return panels_ * vectors_ * kLanes; }  // outputs with those that pad
     size_t bytes() const { return data_.size(); }
-    size_t scratch() const { return precision_ == Precision::float32 ? 0 : static_cast<size_t>(groups_) * 4 * 256; }
+    size_t scratch() const { return precision_ == Precision::float32 ? 0 : static_cast<size_t>(groups_) * 8 * 256; }
 
 private:
     void store(float value, float inverse, unsigned char* place, int row) {

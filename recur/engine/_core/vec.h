@@ -16,11 +16,28 @@
 
 #if defined(_MSC_VER)
 #define RECUR_INLINE static __forceinline
+#define RECUR_HERE
 #else
 #define RECUR_INLINE static inline __attribute__((always_inline))
+#define RECUR_HERE __attribute__((always_inline))
 #endif
 
 namespace {
+
+// body(Index<0>), …, body(Index<N - 1>), written out before anything else is optimised: GCC keeps an array of registers
+// in registers only when every index into it is a constant by then.
+template <int N>
+struct Index {
+    constexpr operator int() const { return N; }
+};
+
+template <int N, class Body>
+RECUR_INLINE void each(const Body& body) {
+    if constexpr (N > 0) {
+        each<N - 1>(body);
+        body(Index<N - 1>{});
+    }
+}
 
 #if defined(RECUR_AVX512)
 
