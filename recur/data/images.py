@@ -194,11 +194,12 @@ def read_ahead(
 ) -> Ahead[AnySource, Square | InputError]:
     """As `iterate_pictures`, which closes what this leaves open; it can also tell when `paths` has nothing to give."""
     workers = workers or min(8, os.cpu_count() or 1)
-    square = partial(_square, size=size, max_pixels=max_pixels)
+    square = partial(read_square, size=size, max_pixels=max_pixels)
     return Ahead(square, paths, workers=workers, ahead=max(1, ahead or 4 * workers), name="recur-pictures")
 
 
-def _square(source: Source, *, size: int, max_pixels: int) -> Square | InputError:
+def read_square(source: Source, *, size: int = 224, max_pixels: int = MAX_PIXELS) -> Square | InputError:
+    """One picture as `iterate_pictures` gives it, read in this thread."""
     try:
         found = _read(source, size, max_pixels)
         return Square(_squash(found.image, size), found.width, found.height, found.notes)
