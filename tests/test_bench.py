@@ -143,3 +143,39 @@ def test_rows_become_a_picture() -> None:
     curve = measure.Row("growth", "what", "s", {"10": 1.0, "100": 9.0}, "100", None, None, "equal")
     for rows in ([bars, bars], [curve] * 4):
         assert plot(rows, title="here").startswith(b"\x89PNG")
+
+
+def test_growth_is_measured_and_checked(tiny_bundle: Path) -> None:
+    from recur.bench import growth
+
+    rows = list(growth.run(model=recur.load(tiny_bundle), name=str(tiny_bundle), quick=True))
+    assert [list(row.times) for row in rows] == [["10", "40"], ["64", "128"], ["100", "1000"], ["1", "2"]]
+    assert rows[0].more["peak_memory_mb_40"] > 10
+    assert all(np.isfinite(row.more["exponent"]) for row in rows)
+    assert all(min(row.times.values()) > 0 for row in rows)
+
+
+def test_photographs_are_captioned_by_the_command_as_by_the_library(tiny_bundle: Path, tmp_path: Path) -> None:
+    from recur.bench import caption
+
+    folder = caption.write_photographs(tmp_path / "photos", 3)
+    paths = sorted(str(path) for path in folder.iterdir())
+    assert caption._size(paths[0]) == "500 x 375"
+    model = recur.load(tiny_bundle)
+    output = measure.peak_memory(["caption", str(folder), "--model", str(tiny_bundle), "--json"])[2]
+    assert caption._check(model, paths, output).startswith("3 captions of 3 pictures, 3 of 3 the same")
+    with pytest.raises(measure.Unequal, match="2 captions of 3 pictures"):
+        caption._check(model, paths, b"".join(output.splitlines(keepends=True)[:2]))
+
+
+def test_a_scan_is_compared_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    from recur.bench import scan
+
+    monkeypatch.setattr(scan, "HIDDEN", (8,))
+    monkeypatch.setattr(scan, "BATCHES", (2,))
+    monkeypatch.setattr(scan, "TIMES", (3, 5))
+    rows = list(scan.run(quick=True))
+    assert [row.what for row in rows] == [
+        f"lstm, B 2, T {time}, H 8, {precision}" for time in (3, 5) for precision in ("float32", "bfloat16")
+    ]
+    assert all(row.ratio is not None and row.ratio > 0 for row in rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from recur.bench.measure import Row, load, peak_memory, require, together, versions
+from recur.bench.measure import Row, compare, load, peak_memory, require, together
 from recur.data.images import find_pictures
 from recur.engine.vision import processors
 from recur.errors import RecurError
@@ -42,9 +41,7 @@ def write_photographs(folder: Path, count: int) -> Path:
     return folder
 
 
-def run(
-    *, model: Captioner, name: str = "captioner", photos: Path | None = None, quick: bool = False, rounds: int = 3
-) -> Iterator[Row]:
+def run(*, model: Captioner, name: str = "captioner", photos: Path | None = None, quick: bool = False) -> Iterator[Row]:
     """Rows for many pictures, one warm picture, a cold process, and the memory. `photos`: a folder of one's own.
 
     Errors: Unequal when the command writes other captions than the library; RecurError for an empty folder.
@@ -55,21 +52,27 @@ def run(
         if len(paths) < 2:
             raise RecurError(f"{folder}: {len(paths)} pictures; expected some; name another folder")
         command = ["caption", str(folder), "--model", name, "--json"]
-        seconds, memory, output = zip(*(peak_memory(command) for _ in range(1 if quick else rounds)), strict=True)
-        checked = _check(model, paths, output[0])
-        each = median(seconds) / len(paths)
+        checked = _check(model, paths, peak_memory(command)[2])
+        found: list[int] = []
+
+        def ours() -> None:
+            found.append(peak_memory(command)[1])
+
         others = _others(quick)
-        times = {"recur": 1000 * each, **{key: 1000 * value for key, value in others.items()}}
+        times = together({"recur": ours, **others}, rounds=3 if quick else 5, seconds=40)
+        each = {key: [t / len(paths) if key == "recur" else t for t in found] for key, found in times.items()}
         label = f"{len(paths)} JPEG files of {'made-up photographs, ' if photos is None else ''}{_size(paths[0])}"
         more = {
-            "pictures_a_second": 1 / each,
+            "pictures_a_second": 1 / median(each["recur"]),
             "need_pictures_a_second": NEED_SPEED,
-            "peak_memory_mb": max(memory) / 1e6,
+            "peak_memory_mb": max(found) / 1e6,
             "need_peak_memory_mb": NEED_MEMORY,
         }
-        ratio = others["BLIP-base"] / each if "BLIP-base" in others else None
         unit = "ms a picture"
-        yield Row("caption", label, unit, times, "recur", ratio, NEED_RATIO, checked, more)
+        yield compare(
+            "caption", label, each, ours="recur", against=["BLIP-base"], unit=unit, scale=1000, need=NEED_RATIO,
+            checked=checked, more=more,
+        )  # fmt: skip
         warm = together({"recur": lambda: model(paths[0])}, rounds=5 if quick else 30)["recur"]
         yield Row("caption", "one picture, warm", unit, {"recur": 1000 * median(warm)}, "recur", None, None, checked,
                   {"need_ms": NEED_WARM})  # fmt: skip
@@ -93,31 +96,19 @@ def _check(model: Captioner, paths: list[str], output: bytes) -> str:
     return require(complete and same >= SAME * len(few), "caption", told)
 
 
-def _others(quick: bool) -> dict[str, float]:
-    """Seconds a picture of each of the other programs, with the better number of threads."""
+def _others(quick: bool) -> dict[str, Callable[[], object]]:
+    """One picture of each of the other programs, on all processors. Errors: Unequal when one writes too little."""
     torch, transformers = load("torch"), load("transformers")
-    before = torch.get_num_threads()
     transformers.logging.set_verbosity_error()
-    found: dict[str, float] = {}
     builders: dict[str, Callable[[Any, Any], Callable[[], Any]]] = {"BLIP-base": _blip}
     if not quick:
         builders["ViT-GPT2"] = _vit_gpt2
-    try:
-        torch.set_num_threads(processors())
-        for name, build in builders.items():
-            torch.manual_seed(0)
-            caption = build(torch, transformers)
-            with torch.inference_mode():
-                tokens = int(caption().shape[1])
-                require(tokens >= TOKENS, name, f"{tokens} tokens written, of {TOKENS} at least")
-                times = []
-                for _ in range(1 if quick else 3):
-                    start = time.perf_counter()
-                    caption()
-                    times.append(time.perf_counter() - start)
-            found[name] = median(times)
-    finally:
-        torch.set_num_threads(before)
+    found: dict[str, Callable[[], object]] = {}
+    for name, build in builders.items():
+        torch.manual_seed(0)
+        found[name] = caption = build(torch, transformers)
+        tokens = int(caption().shape[1])
+        require(tokens >= TOKENS, name, f"{tokens} tokens written, of {TOKENS} at least")
     return found
 
 
@@ -128,7 +119,7 @@ def _blip(torch: Any, transformers: Any) -> Callable[[], Any]:
     model = transformers.BlipForConditionalGeneration(config).eval()
     pixels = torch.rand(1, 3, 384, 384)
     options = {"max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False, "num_beams": 1}
-    return lambda: model.generate(pixel_values=pixels, **options)
+    return _generating(torch, model, pixels, options)
 
 
 def _vit_gpt2(torch: Any, transformers: Any) -> Callable[[], Any]:
@@ -143,9 +134,13 @@ def _vit_gpt2(torch: Any, transformers: Any) -> Callable[[], Any]:
         "max_new_tokens": TOKENS, "min_new_tokens": TOKENS, "do_sample": False, "num_beams": 1,
         "decoder_start_token_id": words.bos_token_id, "pad_token_id": words.eos_token_id,
     }  # fmt: skip
-    return lambda: model.generate(pixel_values=pixels, **options)
+    return _generating(torch, model, pixels, options)
 
 
-def about() -> str:
-    """What the others are, for people."""
-    return f"BLIP-base and ViT-GPT2 of transformers {versions()['transformers']}, random weights, {TOKENS} tokens"
+def _generating(torch: Any, model: Any, pixels: Any, options: dict[str, Any]) -> Callable[[], Any]:
+    def caption() -> Any:
+        torch.set_num_threads(processors())
+        with torch.inference_mode():
+            return model.generate(pixel_values=pixels, **options)
+
+    return caption
