@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
+import json
 import platform
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -186,26 +188,38 @@ def read_bandwidth(footprint: int, *, seconds: float = 0.5) -> float:
     return best
 
 
-def peak_memory(arguments: list[str]) -> tuple[float, int, bytes]:
-    """Run recur with `arguments` as a process of its own: seconds, peak bytes of memory, what it printed."""
-    import subprocess
+# A process that was started by a large one counts that one's memory as its own peak (Linux hands it on across exec), so
+# a small one stands between.
+_LAUNCHER = """
+import json, subprocess, sys, time
+start = time.perf_counter()
+status = subprocess.call(sys.argv[2:])
+seconds, peak = time.perf_counter() - start, 0
+try:
+    import resource
+except ImportError:  # Windows
+    pass
+else:
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+with open(sys.argv[1], "w") as file:
+    json.dump([seconds, peak, status], file)
+"""
 
-    start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "recur", *arguments], stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    with process.stdout as stream:
-        output = stream.read()
-    if not hasattr(os, "wait4"):
-        process.wait()
-        return time.perf_counter() - start, 0, output
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - start
-    if process.returncode:
-        command = " ".join(["recur", *arguments])
-        raise RecurError(f"{command}: ended with status {process.returncode}; expected 0; run it alone")
-    kilobytes = 1 if sys.platform == "darwin" else 1024
-    return seconds, usage.ru_maxrss * kilobytes, output
+
+def peak_memory(arguments: list[str]) -> tuple[float, int, bytes]:
+    """Run recur with `arguments` as a process of its own: seconds, peak bytes of memory (0: unknown), what it printed.
+
+    Errors: RecurError when it fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="recur-bench-") as folder:
+        note = Path(folder) / "note.json"
+        command = [sys.executable, "-S", "-c", _LAUNCHER, str(note), sys.executable, "-m", "recur", *arguments]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        seconds, peak, status = json.loads(note.read_text(encoding="utf-8"))
+    if status:
+        told = " ".join(["recur", *arguments])
+        raise RecurError(f"{told}: ended with status {status}; expected 0; run it alone")
+    return seconds, peak, done.stdout
 
 
 def _short(value: float) -> float:
