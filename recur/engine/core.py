@@ -2,11 +2,13 @@
 
 The rule: the core is used wherever it can be loaded. Where it cannot (it was installed without a compiler, or for
 another machine), or where `RECUR_CORE=off` is in the environment, the NumPy code runs, with one warning unless it was
-asked for. `RECUR_ISA` names the instruction set for callers who do not.
+asked for. `RECUR_CORE` may also name the file of another build, such as one with sanitizers. `RECUR_ISA` names the
+instruction set for callers who do not.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import warnings
 from dataclasses import dataclass
@@ -36,13 +38,22 @@ class Where:
 
 @cache
 def _load() -> tuple[ModuleType | None, str | None]:
-    if os.environ.get("RECUR_CORE") == "off":
+    build = os.environ.get("RECUR_CORE", "")
+    if build == "off":
         return None, "RECUR_CORE is off"
     try:
-        from recur.engine import _recurrent
+        if not build:
+            from recur.engine import _recurrent
+
+            return _recurrent, None
+        spec = importlib.util.spec_from_file_location("recur.engine._recurrent", build)
+        if spec is None or spec.loader is None:
+            return None, f"RECUR_CORE is {build}, which is no extension module"
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     except ImportError as error:
         return None, f"the compiled core cannot be loaded ({error})"
-    return _recurrent, None
+    return module, None
 
 
 @cache

@@ -50,7 +50,8 @@ bool bit(unsigned word, int place) { return (word >> place) & 1u; }
 std::vector<const Kernels*> probe() {
     std::vector<const Kernels*> found = {kernels_plain()};
 #if defined(RECUR_X86)
-    const Registers one = cpuid(1, 0), seven = cpuid(7, 0), more = cpuid(7, 1);
+    const Registers one = cpuid(1, 0), seven = cpuid(7, 0);
+    [[maybe_unused]] const Registers more = cpuid(7, 1);
     if (!bit(one.c, 27)) return found;  // OSXSAVE: XGETBV is there
     const unsigned long long saved = saved_registers();
     const bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6;
@@ -58,11 +59,15 @@ std::vector<const Kernels*> probe() {
     found.push_back(kernels_avx2());
     // AVX512F, DQ, BW, VL
     if (!zmm || !bit(seven.b, 16) || !bit(seven.b, 17) || !bit(seven.b, 30) || !bit(seven.b, 31)) return found;
+#if defined(RECUR_EVERY_KERNEL)
     found.push_back(kernels_avx512());
+#endif
     if (!bit(seven.c, 11)) return found;
     // The bfloat16 products of the first processors that have them run at half the rate of float32 (44 against 87
     // billion multiplications a second on Emerald Rapids): widening is faster, so this one has to be asked for.
+#if defined(RECUR_EVERY_KERNEL)
     if (bit(more.a, 5)) found.push_back(kernels_avx512_bf16());
+#endif
     found.push_back(kernels_avx512_vnni());
 #elif defined(RECUR_ARM64)
     found.push_back(kernels_neon());

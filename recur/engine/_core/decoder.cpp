@@ -49,16 +49,16 @@ Network::Network(std::shared_ptr<const Stack> stack, const NetworkWeights& w, Pr
     for (int i = 0; i < vocabulary_; ++i) rows_[i].store(nullptr, std::memory_order_relaxed);
     const int hidden = stack_->hidden();
     if (w.start) {
-        // START and the memory are read once a picture: in float32, since everything that follows rests on them.
+        // START is read once an item: in float32, since everything that follows rests on it.
         start_ = Linear::plain(w.start, embedding_, features_, Precision::float32);
         start_bias_ = spread_out(w.start_bias, embedding_, start_.columns());
     }
     if (attention_) {
         if (w.project) {
-            project_ = Linear::plain(w.project, memory_, features_, Precision::float32);
+            project_ = Linear::plain(w.project, memory_, features_, precision);
             project_bias_ = spread_out(w.project_bias, memory_, project_.columns());
         }
-        key_ = Linear::plain(w.key, attention_, memory_, Precision::float32);
+        key_ = Linear::plain(w.key, attention_, memory_, precision);
         query_ = Linear::plain(w.query, attention_, hidden, precision);
         query_bias_ = spread_out(w.query_bias, attention_, query_.columns());
         additive_ = w.score != nullptr;
@@ -79,7 +79,7 @@ State Network::state() const {
     return State(stack_->layers(), stack_->state_columns(), stack_->cell == Cell::lstm);
 }
 
-void Network::read(const float* features, int regions, int length, Memory& memory, Workspace& work) const {
+void Network::read(const float* features, int length, Memory& memory, Workspace& work) const {
     const Kernels& kernels = *stack_->kernels;
     std::vector<const float*> rows(length);
     memory.regions = length;
@@ -88,7 +88,6 @@ void Network::read(const float* features, int regions, int length, Memory& memor
     memory.values = Buffer<float>(static_cast<size_t>(length) * memory.value_stride, 0.0f);
     memory.keys = Buffer<float>(static_cast<size_t>(length) * memory.key_stride);
     for (int r = 0; r < length; ++r) rows[r] = features + static_cast<size_t>(r) * features_;
-    (void)regions;
     if (project_.present()) {
         affine(kernels, project_, project_bias_, rows.data(), length, memory.values.data(), work);
     } else {
@@ -107,17 +106,22 @@ void Network::read(const float* features, int regions, int length, Memory& memor
     }
 }
 
-void Network::start(const float* features, int regions, float* gates, Workspace& work) const {
-    Buffer<float> mean(features_, 0.0f), x(start_.columns());
-    for (int r = 0; r < regions; ++r) {
-        for (int f = 0; f < features_; ++f) mean[f] += features[static_cast<size_t>(r) * features_ + f];
+void Network::start(int n, const float* const* features, const int* regions, float* const* gates,
+                    Workspace& work) const {
+    Buffer<float> means(static_cast<size_t>(n) * features_, 0.0f), x(static_cast<size_t>(n) * start_.columns());
+    std::vector<const float*> rows(n);
+    for (int i = 0; i < n; ++i) {
+        float* mean = means.data() + static_cast<size_t>(i) * features_;
+        for (int r = 0; r < regions[i]; ++r) {
+            const float* row = features[i] + static_cast<size_t>(r) * features_;
+            for (int f = 0; f < features_; ++f) mean[f] += row[f];
+        }
+        for (int f = 0; f < features_; ++f) mean[f] /= static_cast<float>(regions[i]);
+        rows[i] = mean;
     }
-    for (int f = 0; f < features_; ++f) mean[f] /= static_cast<float>(regions);
-    const float* row = mean.data();
-    affine(*stack_->kernels, start_, start_bias_, &row, 1, x.data(), work);
-    row = x.data();
-    const float* const* pieces = &row;
-    stack_->inputs(0, {pieces}, 1, &gates, 0, stack_->panels(), work);
+    affine(*stack_->kernels, start_, start_bias_, rows.data(), n, x.data(), work);
+    for (int i = 0; i < n; ++i) rows[i] = x.data() + static_cast<size_t>(i) * start_.columns();
+    stack_->inputs(0, {rows.data()}, n, gates, 0, stack_->panels(), work);
 }
 
 const float* Network::token(int64_t id) const {

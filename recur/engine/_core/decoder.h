@@ -69,10 +69,10 @@ public:
     Network(std::shared_ptr<const Stack> stack, const NetworkWeights& weights, Precision precision);
 
     State state() const;
-    // What attention will read of features [R, F], of which the first `length` rows count.
-    void read(const float* features, int regions, int length, Memory& memory, Workspace& work) const;
-    // The gates that START gives the first layer for features [R, F].
-    void start(const float* features, int regions, float* gates, Workspace& work) const;
+    // What attention will read of features [length, F].
+    void read(const float* features, int length, Memory& memory, Workspace& work) const;
+    // The gates that START gives the first layer for n items with features [regions, F].
+    void start(int n, const float* const* features, const int* regions, float* const* gates, Workspace& work) const;
     // The same for a token, made on its first use.
     const float* token(int64_t id) const;
     // One step of n rows. The first layer's gates are room.gate_rows, already filled; row r goes on from row before[r]

@@ -50,7 +50,7 @@ private:
         int count;
     };
     Share above(float threshold) const {
-        float mass;
+        double mass;
         int count;
         kernels_.above(values_, p_.data(), n_, threshold, &mass, &count);
         return {mass, count};

@@ -71,7 +71,7 @@ struct Kernels {
     // out[i] = exp((x[i] - shift) * factor), n a multiple of 16.
     void (*powers)(const float* x, int n, float shift, float factor, float* out);
     // The sum of p[i], and how many there are, where x[i] > threshold; n a multiple of 16.
-    void (*above)(const float* x, const float* p, int n, float threshold, float* mass, int* count);
+    void (*above)(const float* x, const float* p, int n, float threshold, double* mass, int* count);
     // The places where low < x[i] <= high, in order, and how many they are; n a multiple of 16.
     int (*between)(const float* x, int n, float low, float high, int* places);
     // The first place of the greatest of x[0..n), n a multiple of 16.

@@ -101,7 +101,7 @@ struct Pass {
                 for (int i = 0; i < count; ++i) {
                     const size_t to = place(going[i], s);
                     std::copy(h_out[i] + unit_begin, h_out[i] + unit_end, out + to * out_stride + out_at + unit_begin);
-                    trace(going[i], to, targets[i], h_out[i], lstm ? c_out[i] : nullptr, unit_begin, unit_end);
+                    trace(to, targets[i], h_out[i], lstm ? c_out[i] : nullptr, unit_begin, unit_end);
                 }
                 barrier.wait();
             }
@@ -115,11 +115,10 @@ struct Pass {
         }
     }
 
-    void trace(int row, size_t to, const float* gates, const float* h, const float* c, int begin, int end) const {
+    void trace(size_t to, const float* gates, const float* h, const float* c, int begin, int end) const {
         if (!call.trace_h) return;
         const int hidden = stack.hidden(), g = gates_of(stack.cell);
         const size_t base = static_cast<size_t>(layer) * call.batch * call.time + to;
-        (void)row;
         std::copy(h + begin, h + end, call.trace_h + base * hidden + begin);
         if (c) std::copy(c + begin, c + end, call.trace_c + base * hidden + begin);
         float* out = call.trace_gates + base * g * hidden;

@@ -35,19 +35,19 @@ Session::Session(const Decoder& chosen, const Items& items, int first, int last,
     std::vector<int> all(count);
     std::iota(all.begin(), all.end(), 0);
     const size_t each = static_cast<size_t>(items.regions) * net.features();
+    std::vector<const float*> features(count);
+    std::vector<int> regions(count, items.regions);
+    for (int i = 0; i < count; ++i) {
+        features[i] = items.features + each * (begin + i);
+        if (items.memory_lengths) regions[i] = static_cast<int>(items.memory_lengths[begin + i]);
+    }
     if (net.attends()) {
         memories_.resize(count);
-        for (int i = 0; i < count; ++i) {
-            const int length = items.memory_lengths ? static_cast<int>(items.memory_lengths[begin + i]) : items.regions;
-            net.read(items.features + each * (begin + i), items.regions, length, memories_[i], room.work);
-        }
+        for (int i = 0; i < count; ++i) net.read(features[i], regions[i], memories_[i], room.work);
     }
     if (net.starts()) {
         net.gates(count, room);
-        for (int i = 0; i < count; ++i) {
-            const int length = items.memory_lengths ? static_cast<int>(items.memory_lengths[begin + i]) : items.regions;
-            net.start(items.features + each * (begin + i), length, room.gate_rows[i], room.work);
-        }
+        net.start(count, features.data(), regions.data(), room.gate_rows.data(), room.work);
         step(count, all.data(), all.data());
         if (items.prompt == 0) decoder.score(count, now_, room);
     }
