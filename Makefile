@@ -1,6 +1,7 @@
 # make demo [PHOTO=picture.jpg]   caption a photograph in English and Chinese and write demo.html
 # make test [TORCH_INDEX=URL]     everything that must hold: linter, types, tests; URL: another package index for PyTorch,
 #                                 such as that of its builds without CUDA, which are a tenth of the size
+# make wheel-check                build the wheel, install it where there is no compiler, and caption a picture with it
 # make clean                      remove what these made
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO_PHOTO := $(VENV)/grace_hopper.jpg
 
-.PHONY: demo test clean
+.PHONY: demo test wheel-check clean
 .DELETE_ON_ERROR:
 
 # PHOTO reaches the shell through the environment: names with spaces and quotes stay whole.
@@ -30,6 +31,9 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+wheel-check:
+	scripts/wheel_check.sh $(PYTHON)
 
 clean:
 	rm -rf $(VENV) demo.html build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -411,7 +411,11 @@ def write_bundle(
     target = Path(path)
     stored: Stored = quantize if isinstance(quantize, str) else "int8" if quantize else "float32"
     words = tokenizer if isinstance(tokenizer, bytes) else tokenizer.to_bytes()
-    contents = {WEIGHTS: _packed(weights, stored, target), TOKENIZER: words, CARD: card.encode("utf-8")}
+    try:
+        packed = write_safetensors(quantized(weights, stored))
+    except RecurError as error:
+        raise BundleError(f"{target}: {error}") from error
+    contents = {WEIGHTS: packed, TOKENIZER: words, CARD: card.encode("utf-8")}
     if encoder is not None:
         contents[ENCODER] = encoder
     whole = {
@@ -426,25 +430,26 @@ def write_bundle(
     return _put(target, whole, contents)
 
 
-def _packed(weights: Mapping[str, npt.NDArray[Any]], stored: Stored, target: Path) -> bytes:
-    try:
-        return write_safetensors(quantized(weights, stored))
-    except RecurError as error:
-        raise BundleError(f"{target}: {error}") from error
-
-
-def update_bundle(path: str | Path, changes: Mapping[str, Any], *, card: str | None = None) -> Path:
-    """Change keys of bundle.json (calibration, results, decode, ...) and, if given, the card; the rest stays as it is.
+def update_bundle(
+    path: str | Path,
+    changes: Mapping[str, Any],
+    *,
+    card: str | None = None,
+    encoder: bytes | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Change keys of bundle.json and, if given, card and encoder; the rest stays. `out`: leave the old bundle alone.
 
     Errors: BundleError, as for reading and writing.
     """
-    target = Path(path)
-    source = _open(target)
+    source = _open(Path(path))
     meta = _meta(source)
     contents = {name: source.read(name, MAX_FILE) for name in meta["files"]}
     if card is not None:
         contents[CARD] = card.encode("utf-8")
-    return _put(target, {**meta, **changes}, contents)
+    if encoder is not None:
+        contents[ENCODER] = encoder
+    return _put(Path(path if out is None else out), {**meta, **changes}, contents)
 
 
 def _put(target: Path, meta: dict[str, Any], contents: dict[str, bytes]) -> Path:
@@ -462,7 +467,9 @@ def _put(target: Path, meta: dict[str, Any], contents: dict[str, bytes]) -> Path
             for name, data in contents.items():
                 archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as draft:
-            _checked(Path(draft) / target.name, packed.getvalue(), target)
+            trial = Path(draft) / target.name
+            trial.write_bytes(packed.getvalue())
+            _refusals_of(trial, target)
         write_atomically(target, packed.getvalue())
         return target
     check_target(target)
@@ -476,11 +483,6 @@ def _put(target: Path, meta: dict[str, Any], contents: dict[str, bytes]) -> Path
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return target
-
-
-def _checked(path: Path, data: bytes, target: Path) -> None:
-    path.write_bytes(data)
-    _refusals_of(path, target)
 
 
 def _refusals_of(draft: Path, target: Path) -> None:

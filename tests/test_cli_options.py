@@ -42,6 +42,8 @@ def test_the_commands() -> None:
         "recur explain caption",
         "recur train caption",
         "recur train trunk",
+        "recur train quantize",
+        "recur bench",
         "recur models",
     ]
 

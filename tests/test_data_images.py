@@ -433,10 +433,22 @@ def test_iterate_turns_any_exception_into_an_input_error(monkeypatch: pytest.Mon
     def broken(*_: object) -> None:
         raise ZeroDivisionError("odd")
 
-    monkeypatch.setattr("recur.data.images.to_square", broken)
+    monkeypatch.setattr("recur.data.images._squash", broken)
     ((_, result),) = iterate_pictures([np.zeros((4, 4), np.uint8)], size=4)
     assert isinstance(result, InputError)
     assert "ZeroDivisionError: odd" in result.what
+
+
+def test_squares_are_read_as_pictures_are(tmp_path: Path) -> None:
+    for number, picture in enumerate(
+        (quarters(501, 370), quarters(40, 90), quarters(64, 64), quarters().convert("LA"))
+    ):
+        path = tmp_path / f"{number}.png"
+        picture.save(path)
+        for source in (path, picture, np.asarray(picture.convert("RGB"))):
+            ((_, found),) = iterate_pictures([source], size=64)
+            assert isinstance(found, Square)
+            np.testing.assert_array_equal(found.pixels, to_square(read_picture(source, target=64), 64))
 
 
 def test_iterate_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from helpers import CELL, CHANNELS, tiny_encoder
 
-from recur.engine.vision import Encoder, processors
+from recur.engine.vision import Encoder, exact_bytes, processors
 from recur.errors import RecurError
 
 onnx = pytest.importorskip("onnx")
@@ -140,6 +141,25 @@ def test_other_output_shapes_are_refused() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     with pytest.raises(RecurError, match="expected a grid"):
         Encoder(model.SerializeToString(), threads=1)(pixels())
+
+
+def test_products_of_bytes_are_trusted_where_they_are_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    def machine(name: str, isas: tuple[str, ...], flags: str) -> bool:
+        monkeypatch.setattr("platform.machine", lambda: name)
+        monkeypatch.setattr("recur.engine.core.where", lambda: SimpleNamespace(isas=isas))
+        monkeypatch.setattr(Path, "read_text", lambda *_, **__: flags)
+        return exact_bytes()
+
+    assert machine("arm64", (), "")
+    assert machine("AMD64", ("avx2", "avx512_vnni"), "")
+    assert machine("x86_64", ("avx2",), "flags: avx2 avx_vnni")
+    assert not machine("x86_64", ("avx2",), "flags: avx2")
+
+    def missing(*_: object, **__: object) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", missing)
+    assert not exact_bytes()
 
 
 def test_processors_is_at_least_one() -> None:

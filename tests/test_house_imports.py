@@ -23,6 +23,7 @@ FLOORS = (
     ("explain", "nn"),
     ("predict",),
     ("train",),
+    ("bench",),
     ("cli", "serve"),
     ("__main__",),
 )

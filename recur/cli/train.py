@@ -25,6 +25,7 @@ def add(commands: Commands) -> None:
     tasks = parser.add_subparsers(metavar="TASK", required=True)
     _add_caption(tasks)
     _add_trunk(tasks)
+    _add_quantize(tasks)
 
 
 def _add_caption(tasks: Commands) -> None:
@@ -76,6 +77,11 @@ def _add_caption(tasks: Commands) -> None:
     seeing.add_argument(
         "--teacher", type=Path, metavar="FILE.onnx", help="a larger network that goes on teaching it meanwhile"
     )
+    seeing.add_argument(
+        "--quantize",
+        action=argparse.BooleanOptionalAction,
+        help="compute in 8-bit numbers, three times as fast, if the captions of the dev split stay as good",
+    )
     course = parser.add_argument_group("course")
     course.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data at most")
     course.add_argument(
@@ -105,6 +111,25 @@ def _add_trunk(tasks: Commands) -> None:
     _add_run(parser, "the encoder to write: an .onnx file")
 
 
+def _add_quantize(tasks: Commands) -> None:
+    parser = tasks.add_parser(
+        "quantize",
+        help="an existing captioner's encoder in 8-bit numbers",
+        description="Write a captioner again with an encoder that computes in 8-bit numbers, three times as fast, if "
+        "the captions of the dev split stay as good (within half a point of CIDEr-D). The confidence is fitted again.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=quantize_bundle)
+    parser.add_argument("--model", required=True, metavar="NAME_OR_PATH", help="the captioner")
+    parser.add_argument(
+        "--data", type=Path, required=True, metavar="PATH", help="pictures and captions with a train and a dev split"
+    )
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures are, when not beside them")
+    parser.add_argument("--language", metavar="LANG", help="language of captions that do not say theirs")
+    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="the bundle to write; may be the same")
+
+
 def _add_run(parser: Any, out: str) -> None:
     """The options of every training run."""
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help=out)
@@ -122,6 +147,12 @@ def train_caption(**options: Any) -> int:
 def train_trunk(**options: Any) -> int:
     """`recur train trunk`; the options are the keyword arguments of `recur.train.trunk.train_trunk`."""
     _train("trunk", "train_trunk", options)
+    return 0
+
+
+def quantize_bundle(**options: Any) -> int:
+    """`recur train quantize`; the options are the keyword arguments of `recur.train.quantize.quantize_bundle`."""
+    _train("quantize", "quantize_bundle", options)
     return 0
 
 

@@ -90,6 +90,21 @@ def read_picture(source: Source, *, target: int = 224, max_pixels: int = MAX_PIX
     16-bit grey is scaled to 8 bits; float and 32-bit pictures are stretched from their darkest to their brightest
     value, with a note. Raises `InputError` for anything that cannot be read or has more than `max_pixels` pixels.
     """
+    found = _read(source, target, max_pixels)
+    return Picture(np.asarray(found.image), found.width, found.height, found.notes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Upright:
+    """A `Picture` whose pixels are still Pillow's: to resize them there saves copying them to an array and back."""
+
+    image: Image.Image
+    width: int
+    height: int
+    notes: tuple[str, ...]
+
+
+def _read(source: Source, target: int, max_pixels: int) -> _Upright:
     name = _name(source)
     try:
         if isinstance(source, np.ndarray):
@@ -116,13 +131,16 @@ def read_picture(source: Source, *, target: int = 224, max_pixels: int = MAX_PIX
 def to_square(picture: Picture | NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """The whole picture squashed to [size, size, 3]: nothing is cut off, the proportions change."""
     pixels = picture.pixels if isinstance(picture, Picture) else picture
-    if pixels.shape == (size, size, 3):
-        return pixels
+    return pixels if pixels.shape == (size, size, 3) else _squash(Image.fromarray(pixels), size)
+
+
+def _squash(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    if image.size == (size, size):
+        return np.asarray(image)
     # Going down, Hamming is as smooth as bilinear, sharper, half the work of bicubic, and closest to how the pictures
     # of the training data had been squashed. Going up it would show blocks.
-    smaller = min(pixels.shape[:2]) >= size
-    filter_ = Image.Resampling.HAMMING if smaller else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(pixels).resize((size, size), filter_, reducing_gap=3.0))
+    filter_ = Image.Resampling.HAMMING if min(image.size) >= size else Image.Resampling.BICUBIC
+    return np.asarray(image.resize((size, size), filter_, reducing_gap=3.0))
 
 
 def find_pictures(arguments: Iterable[str | Path], *, recursive: bool = True) -> Iterator[str]:
@@ -176,14 +194,15 @@ def read_ahead(
 ) -> Ahead[AnySource, Square | InputError]:
     """As `iterate_pictures`, which closes what this leaves open; it can also tell when `paths` has nothing to give."""
     workers = workers or min(8, os.cpu_count() or 1)
-    square = partial(_square, size=size, max_pixels=max_pixels)
+    square = partial(read_square, size=size, max_pixels=max_pixels)
     return Ahead(square, paths, workers=workers, ahead=max(1, ahead or 4 * workers), name="recur-pictures")
 
 
-def _square(source: Source, *, size: int, max_pixels: int) -> Square | InputError:
+def read_square(source: Source, *, size: int = 224, max_pixels: int = MAX_PIXELS) -> Square | InputError:
+    """One picture as `iterate_pictures` gives it, read in this thread."""
     try:
-        picture = read_picture(source, target=size, max_pixels=max_pixels)
-        return Square(to_square(picture, size), picture.width, picture.height, picture.notes)
+        found = _read(source, size, max_pixels)
+        return Square(_squash(found.image, size), found.width, found.height, found.notes)
     except InputError as error:
         return error
     except Exception as error:
@@ -264,7 +283,7 @@ def _folder_error(path: Path) -> InputError:
     return InputError(path, "no picture in this folder", f"expected files that end in {known}, ...; check the path")
 
 
-def _decode(stream: IO[bytes], length: int, name: str, target: int, max_pixels: int) -> Picture:
+def _decode(stream: IO[bytes], length: int, name: str, target: int, max_pixels: int) -> _Upright:
     if length == 0:
         raise InputError(name, "empty file", "copy or download it again")
     try:
@@ -349,7 +368,7 @@ def _checked_array(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
 # From a Pillow picture to RGB pixels.
 
 
-def _render(picture: Image.Image, name: str, target: int, max_pixels: int, *, own: bool) -> Picture:
+def _render(picture: Image.Image, name: str, target: int, max_pixels: int, *, own: bool) -> _Upright:
     """`own`: opened here, so that it may be changed (reduced while decoding, moved to another frame)."""
     width, height = picture.size
     if width * height > max_pixels:
@@ -380,7 +399,7 @@ def _render(picture: Image.Image, name: str, target: int, max_pixels: int, *, ow
         paged = form == "TIFF"
         frame = "first" if own else "current"
         notes.append(f"several pages: {frame} one used" if paged else f"animated: {frame} frame used")
-    return Picture(np.asarray(image), width, height, tuple(notes))
+    return _Upright(image, width, height, tuple(notes))
 
 
 def _animated(picture: Image.Image) -> bool:

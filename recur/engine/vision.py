@@ -1,7 +1,7 @@
 """The picture encoder: an ONNX graph that turns pixels into features, run by ONNX Runtime on the CPU.
 
-The embedded encoder normalises its pixels inside the graph; for encoders from elsewhere the bundle names the mean and
-standard deviation of each channel, in units of pixels (0..255), and the names of input and output.
+The embedded encoder takes bytes and normalises them inside the graph; for encoders from elsewhere the bundle names the
+mean and standard deviation of each channel, in units of pixels (0..255), and the names of input and output.
 
 B pictures, Y and X pixels, R grid cells (gy * gx, row by row), F features of a cell.
 """
@@ -9,6 +9,7 @@ B pictures, Y and X pixels, R grid cells (gy * gx, row by row), F features of a 
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Encoder:
         options.inter_op_num_threads = 1
         # Spinning threads would take the processor from those that read pictures.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not exact_bytes():
+            options.add_session_config_entry("session.x64quantprecision", "1")  # the slow, exact way
         if isinstance(model, bytes):
             # A graph from a bundle is complete: it must not name other files for its weights to be read from.
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", "no-such-folder")
@@ -69,10 +72,13 @@ class Encoder:
             )
         self._input, self._output = input, output
         self._bytes = inputs[input].type == "tensor(uint8)"
-        fixed = inputs[input].shape[0]
+        shape = inputs[input].shape
+        self._colours_last = len(shape) == 4 and shape[3] == 3 and shape[1] != 3
+        fixed = shape[0]
         self._batch = fixed if isinstance(fixed, int) and fixed > 0 else 0  # 0: any number at once
-        self._mean = np.asarray(mean, np.float32).reshape(1, -1, 1, 1)
-        self._scale = 1 / np.asarray(std, np.float32).reshape(1, -1, 1, 1)
+        channels = (1, 1, 1, -1) if self._colours_last else (1, -1, 1, 1)
+        self._mean = np.asarray(mean, np.float32).reshape(channels)
+        self._scale = 1 / np.asarray(std, np.float32).reshape(channels)
         self._plain = bool((self._mean == 0).all() and (self._scale == 1).all())
         self.grid = (1, 1)
 
@@ -80,7 +86,7 @@ class Encoder:
         """Features [B, R, F] of pixels [B, Y, X, 3]. Errors: RecurError when the graph refuses their size."""
         if pixels.ndim != 4 or pixels.shape[3] != 3:
             raise RecurError(f"encoder: pixels of shape {list(pixels.shape)}; expected [pictures, rows, columns, 3]")
-        planes: npt.NDArray[Any] = pixels.transpose(0, 3, 1, 2)
+        planes: npt.NDArray[Any] = pixels if self._colours_last else pixels.transpose(0, 3, 1, 2)
         planes = np.ascontiguousarray(planes) if self._bytes else planes.astype(np.float32, order="C")
         if not self._plain and not self._bytes:
             planes -= self._mean
@@ -114,6 +120,24 @@ class Encoder:
         self.grid = (rows, columns)
         cells = features.reshape(batch, channels, rows * columns).transpose(0, 2, 1)
         return np.ascontiguousarray(cells, dtype=np.float32)
+
+
+def exact_bytes() -> bool:
+    """Whether ONNX Runtime's fast products of 8-bit numbers are exact here.
+
+    On x86 without VNNI they add pairs in 16 bits, which may overflow (its documentation of quantization, "U8S8").
+    Where nothing can be found out, the answer is no.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    from recur.engine import core  # here, because it asks this module how many processors there are
+
+    if any("vnni" in name for name in core.where().isas):
+        return True
+    try:
+        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # another system than Linux
+        return False
 
 
 def processors() -> int:

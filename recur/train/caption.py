@@ -38,6 +38,7 @@ from recur.train.checks import check_captions, check_data
 from recur.train.encoders import FeatureEncoder, cache_features, open_encoder
 from recur.train.finish import finish_bundle
 from recur.train.phases import Phase, Run, greedy_captions, train_phases
+from recur.train.quantize import quantize_encoder
 from recur.train.taught import TaughtFeatures, taught_features
 
 DECODER_RATE, JOINT_RATE, ENCODER_RATE, CIDER_RATE = 1.5e-3, 5e-4, 1e-4, 2e-4
@@ -69,6 +70,7 @@ def train_caption(
     cider: int = 0,
     batch: int = 24,
     beam: int = 5,
+    quantize: bool = True,
     seconds: float | None = None,
     seed: int = 1,
     resume: bool = False,
@@ -78,7 +80,8 @@ def train_caption(
     `batch` counts pictures (each comes with all its captions); `cider` counts epochs of self-critical training.
     `teacher`, an ONNX network, goes on teaching a fine-tuned encoder while it learns from the captions.
     `data_name` and `terms` (of use, as their source states them) go into the card. Working files lie in `<out>.work`
-    and are what `resume` goes on from. Raises RecurError for data, encoders and checkpoints that cannot be used.
+    and are what `resume` goes on from. `quantize`: the encoder computes in 8-bit numbers if that costs nothing.
+    Raises RecurError for data, encoders and checkpoints that cannot be used.
     """
     torch.manual_seed(seed)
     work = out.with_name(out.name + ".work")
@@ -169,6 +172,8 @@ def train_caption(
     }
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
     write_bundle(out, meta, weights, tokenizer=vocabulary, encoder=eye.to_onnx(), card="")
+    if quantize:
+        quantize_encoder(out, train=train, dev=dev)
     finish_bundle(out, dev=dev, log=run.log)
     return out
 

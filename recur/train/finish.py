@@ -54,7 +54,7 @@ def finish_bundle(path: Path, *, dev: Split, log: Sequence[Mapping[str, Any]]) -
     """Choose the search, calibrate the confidence, measure, and write card and plots of the bundle at `path`."""
     bundle = read_bundle(path, task="caption")
     captioner = Captioner(bundle)
-    features, kept = _look(captioner, dev)
+    features, kept = look(captioner, dev)
     decode: dict[str, Any] = dict(bundle.meta["decode"])
     calibration: dict[str, Any] = {}
     results: dict[str, Any] = {}
@@ -84,7 +84,8 @@ def finish_bundle(path: Path, *, dev: Split, log: Sequence[Mapping[str, Any]]) -
         path, {"decode": decode, "calibration": calibration, "results": {"dev": results}}, card=render_card(meta)
     )
     plots = path.with_name(path.name + ".work")
-    write_atomically(plots / "training.png", plot_training(log))
+    if log:
+        write_atomically(plots / "training.png", plot_training(log))
     for lang, (confidence, good) in curves.items():
         write_atomically(plots / f"confidence-{lang}.png", plot_reliability(confidence, good))
 
@@ -145,7 +146,7 @@ def human_level(references: Sequence[Sequence[Sequence[str]]]) -> float:
     return float(np.quantile(levels, HUMAN_QUANTILE))
 
 
-def _look(captioner: Captioner, dev: Split) -> tuple[NDArray[np.float32], list[int]]:
+def look(captioner: Captioner, dev: Split) -> tuple[NDArray[np.float32], list[int]]:
     """Features [N, R, F] of the dev pictures that can be read, and their rows."""
     parts: list[NDArray[np.float32]] = []
     kept: list[int] = []
