@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Tiny networks gain nothing from a second thread, and on a busy machine each waits for the other at every step.
+# Read when PyTorch is imported, so it stands before everything that may do so; subprocesses inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest

@@ -46,6 +46,8 @@ def test_the_commands() -> None:
         "recur library export",
         "recur library stats",
         "recur library forget",
+        "recur library write",
+        "recur library undo",
         "recur train caption",
         "recur train trunk",
         "recur models",
