@@ -83,7 +83,9 @@ def test_only_the_training_half_names_training_packages(path: Path) -> None:
         return
     for line, module, _ in imports_of(path):
         allowed = {"matplotlib"} if path == DRAWS else set()
-        assert module.split(".")[0] not in TRAINING_PACKAGES - allowed, f"{path}:{line}: the running half imports {module}"
+        assert module.split(".")[0] not in TRAINING_PACKAGES - allowed, (
+            f"{path}:{line}: the running half imports {module}"
+        )
         assert ".".join(module.split(".")[:2]) not in {f"recur.{room}" for room in TRAINING}, f"{path}:{line}: {module}"
 
 
