@@ -279,9 +279,9 @@ def test_out_of_disk_keeps_what_was_committed(
     index: Path, model: Captioner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scanning, "CHUNK", 10)
-    make(tmp_path / "p", 60)
+    make(tmp_path / "p", 120)
     with Index(index, create=True) as library:
-        pages = library.one("PRAGMA page_count") + 6
+        pages = library.one("PRAGMA page_count") + 2
     real = Index.connect
 
     def small(self: Index) -> sqlite3.Connection:
@@ -294,9 +294,9 @@ def test_out_of_disk_keeps_what_was_committed(
         with pytest.raises(LibraryError, match="the disk is full; what was done until now is kept"):
             scan(index, model, tmp_path / "p")
     done = rows(index, "SELECT count(*) FROM files")[0][0]
-    assert 0 < done < 60
+    assert 0 < done < 120
     assert done % 10 == 0
-    assert counts(scan(index, model, tmp_path / "p")) == {"unchanged": done, "new": 60 - done}
+    assert counts(scan(index, model, tmp_path / "p")) == {"unchanged": done, "new": 120 - done}
 
 
 def test_damaged_foreign_newer_and_missing_indexes(index: Path, model: Captioner, tmp_path: Path) -> None:
