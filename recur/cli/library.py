@@ -163,7 +163,7 @@ def scan(
             walked=bar.update,
         )
         outcome = job.run(found)
-        summary = {"index": str(library.path), "counts": dict(outcome.counts), "seconds": round(outcome.seconds, 3)}
+        summary = {"index": str(library.path), "counts": dict(+outcome.counts), "seconds": round(outcome.seconds, 3)}
         bar.result(json_line(summary) if json else _summary(outcome.counts, library.path))
         for other, captions in job.other_models():
             bar.line(

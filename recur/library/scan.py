@@ -112,7 +112,7 @@ class Scan:
             sweep(self.index.db)
             self.outcome.seconds = time.monotonic() - begun
             self.index.db.execute(
-                "UPDATE scans SET ended = ?, counts = ? WHERE id = ?", (now(), json.dumps(self.outcome.counts), scan)
+                "UPDATE scans SET ended = ?, counts = ? WHERE id = ?", (now(), json.dumps(+self.outcome.counts), scan)
             )
         return self.outcome
 

@@ -97,26 +97,29 @@ def walk(arguments: Iterable[str], known: Known = lambda path, size, mtime_ns: F
 
 def _folder(top: str, tops: list[str], known: Known) -> Iterator[Found]:
     """Depth first, with a stack of its own: folders may be nested deeper than Python calls may."""
-    stack: list[Iterator[os.DirEntry[str]]] = []
     real = os.path.realpath(top)
     if not any(contains(each, real) for each in tops):
         tops.append(real)
-    problem = _listed(top, stack)
+    stack: list[tuple[Iterator[os.DirEntry[str]], bool]] = []
+    problem = _listed(top, stack, away=False)
     if problem is not None:
         yield problem
     while stack:
-        entry = next(stack[-1], None)
+        entries, away = stack[-1]
+        entry = next(entries, None)
         if entry is None:
             stack.pop()
             continue
         try:
             if entry.is_dir():
-                if entry.is_symlink():
+                linked = entry.is_symlink()
+                if linked or away:
                     target = os.path.realpath(entry.path)
-                    if any(contains(each, target) for each in tops):
+                    if target in tops or (linked and any(contains(each, target) for each in tops)):
                         continue
-                    tops.append(target)
-                problem = _listed(entry.path, stack)
+                    if linked:
+                        tops.append(target)
+                problem = _listed(entry.path, stack, away=linked or away)
                 if problem is not None:
                     yield problem
             elif entry.name.lower().endswith((*SUFFIXES, *ARCHIVES)):
@@ -127,14 +130,15 @@ def _folder(top: str, tops: list[str], known: Known) -> Iterator[Found]:
             yield _unreachable(entry.path, error)
 
 
-def _listed(folder: str, stack: list[Iterator[os.DirEntry[str]]]) -> InputError | None:
+def _listed(folder: str, stack: list[tuple[Iterator[os.DirEntry[str]], bool]], *, away: bool) -> InputError | None:
+    """Put what is in a folder on the stack; `away`: it was reached through a link that leads out of the places."""
     try:
         with os.scandir(folder) as entries:
             seen = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         return _unreachable(folder, error)
     seen.sort(key=lambda entry: entry.name)
-    stack.append(iter(seen))
+    stack.append((iter(seen), away))
     return None
 
 
