@@ -150,7 +150,7 @@ def test_duplicates(library: Path, tiny_bundle: Path, capsys: pytest.CaptureFixt
         ("1", "copy", "copy.jpg"),
         ("1", "alike", "small.png"),
     ]
-    assert int(lines[2][2]) <= 7
+    assert int(lines[2][2]) <= 5
     assert main(["library", "duplicates", "--json"]) == 0
     (group,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert [each["kind"] for each in group["files"]] == ["first", "copy", "alike"]

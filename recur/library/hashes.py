@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -20,10 +20,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 BITS: Final = 128
-BANDS: Final = 8  # of 16 bits
+# Of 2,500 photographs two were within 15 bits, and they were the same one; a copy of half the size was within 5 in 98
+# of 100 cases. With six bands a picture is compared with about two others in a library of 100,000; with eight, which
+# would allow 7 bits, with forty.
+BANDS: Final = 6
 BOUND: Final = BANDS - 1  # bits that may differ between near-duplicates
 PLAIN: Final = 3.0  # grey levels: less contrast than this between the cells, and the hash would be that of noise
 _SIDE: Final = 8
+# Neighbouring bits tend to be equal, and a band of neighbours would be the same in many pictures: a band takes every
+# 41st bit instead, which of all strides gave the fewest needless comparisons.
+_ORDER: Final = np.arange(BITS) * 41 % BITS
+_EDGES: Final = (0, 22, 44, 65, 86, 107, BITS)  # where the bands begin and end
 
 
 def content_hash(content: bytes) -> bytes:
@@ -40,8 +47,7 @@ def looks(pixels: NDArray[np.uint8]) -> bytes | None:
         return None
     corner = cells[:_SIDE, :_SIDE]
     bits = np.stack([corner < cells[:_SIDE, 1:], corner < cells[1:, :_SIDE]])
-    # Transposed, so that each band has bits from all over the picture: a clear sky then fills no band by itself.
-    return np.packbits(bits.reshape(BITS // 16, 16).T.reshape(-1)).tobytes()
+    return np.packbits(bits.reshape(BITS)[_ORDER]).tobytes()
 
 
 def distance(one: bytes, other: bytes) -> int:
@@ -49,10 +55,13 @@ def distance(one: bytes, other: bytes) -> int:
     return (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_count()
 
 
-def bands(value: bytes) -> Iterator[int]:
-    """One key a band, its number in the upper bits."""
-    for number in range(BANDS):
-        yield number << 16 | int.from_bytes(value[2 * number : 2 * number + 2], "big")
+def bands(value: bytes) -> list[int]:
+    """One key a band: its number in the upper bits, its part of the hash in the lower ones."""
+    whole = int.from_bytes(value, "big")
+    return [
+        number << 22 | (whole >> (BITS - end)) & ((1 << (end - start)) - 1)
+        for number, (start, end) in enumerate(pairwise(_EDGES))
+    ]
 
 
 def remember(db: sqlite3.Connection, picture: int, value: bytes) -> None:
@@ -70,7 +79,7 @@ def nearest(db: sqlite3.Connection, value: bytes) -> int | None:
     marks = ", ".join("?" * BANDS)
     rows = db.execute(
         f"SELECT id, hash FROM pictures WHERE id IN (SELECT picture FROM bands WHERE key IN ({marks}))",
-        list(bands(value)),
+        bands(value),
     )
     found = min(((distance(value, other), picture) for picture, other in rows), default=(BITS, -1))
     return found[1] if found[0] <= BOUND else None
