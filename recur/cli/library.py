@@ -8,16 +8,18 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from recur.cli.options import Commands, add_languages, add_max_pixels, add_model, probability, whole
+from recur.cli.library_options import add_action, add_json, add_wanted, wanted_from
+from recur.cli.library_write import add_undo, add_write
+from recur.cli.options import Commands, add_languages, add_max_pixels, add_model, whole
 from recur.cli.terminal import json_line, visible
 from recur.errors import RecurError
 from recur.progress import Progress
 
 if TYPE_CHECKING:
     from recur.library.chunk import Event
-    from recur.library.query import Entry, Wanted
+    from recur.library.query import Entry
 
 SCAN = """\
 Bring the index up to what lies in these places, and describe every picture that has no words yet. A place is a picture,
@@ -30,12 +32,6 @@ Find pictures by what is in them. All words must be there, in any order, and "qu
 words are found in all their forms, Chinese ones as they stand in the text. Dates are those of the EXIF, or else of the
 file. The best come first; without words, the order is that of the paths, or with --not-sure the least sure first.
 """
-WRITE = """\
-Write the words of the pictures where other programs read them: as XMP (dc:description and Iptc4xmpCore:
-AltTextAccessibility, an alternative for each language), into sidecar files beside the pictures, or into the pictures.
-The pixels are never touched. Words that a person wrote stay unless --overwrite. Every change is in a journal; see undo.
-"""
-NOT_SURE = 0.5
 
 
 def add(commands: Commands) -> None:
@@ -50,54 +46,15 @@ def add(commands: Commands) -> None:
     _add_export(actions)
     _add_stats(actions)
     _add_forget(actions)
-    _add_write(actions)
-    _add_undo(actions)
-
-
-def _action(actions: Commands, name: str, summary: str, run: Any, description: str = "") -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(
-        name,
-        help=summary,
-        description=description or f"{summary[0].upper()}{summary[1:]}.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.set_defaults(run=run)
-    parser.add_argument(
-        "--index",
-        type=Path,
-        metavar="FILE",
-        help="the index (default: $RECUR_INDEX, or recur/library.sqlite in the user's data folder)",
-    )
-    return parser
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
-
-
-def _add_wanted(parser: argparse.ArgumentParser) -> None:
-    """Which entries of the index are meant."""
-    add_languages(parser, default="all that are there")
-    parser.add_argument("--since", metavar="DATE", help="of this date or later: YYYY, YYYY-MM or YYYY-MM-DD")
-    parser.add_argument("--until", metavar="DATE", help="of this date or earlier, itself included")
-    parser.add_argument(
-        "--not-sure",
-        type=probability,
-        nargs="?",
-        const=NOT_SURE,
-        metavar="P",
-        help=f"only where the confidence is below P ({NOT_SURE} when P is left out)",
-    )
-    parser.add_argument("--under", action="append", metavar="PATH", help="only this file, or what is below this folder")
-    parser.add_argument("--missing", action="store_true", help="files that are not there any more, too")
+    add_write(actions)
+    add_undo(actions)
 
 
 # ---------------------------------------------------------------------------------------------------------------- scan
 
 
 def _add_scan(actions: Commands) -> None:
-    parser = _action(actions, "scan", "bring the index up to date, and describe what is new", scan, SCAN)
+    parser = add_action(actions, "scan", "bring the index up to date, and describe what is new", scan, SCAN)
     parser.add_argument("places", nargs="*", metavar="PLACE", help="a folder, a picture, a .tar or a .parquet file")
     parser.add_argument(
         "--list", dest="list_file", metavar="FILE", help="a file with one path a line; - is standard input"
@@ -109,7 +66,7 @@ def _add_scan(actions: Commands) -> None:
         "--batch", type=whole(1, 1024), default=16, metavar="B", help="pictures computed together (default: 16)"
     )
     add_max_pixels(parser)
-    _add_json(parser)
+    add_json(parser)
 
 
 def scan(
@@ -194,11 +151,11 @@ def _summary(counts: dict[str, int], index: Path) -> str:
 
 
 def _add_search(actions: Commands) -> None:
-    parser = _action(actions, "search", "find pictures by words, date, or doubt", search, SEARCH)
+    parser = add_action(actions, "search", "find pictures by words, date, or doubt", search, SEARCH)
     parser.add_argument("words", nargs="*", metavar="WORD", help="what is to be in the picture: dog on a beach")
-    _add_wanted(parser)
+    add_wanted(parser)
     parser.add_argument("--limit", type=whole(1), default=20, metavar="N", help="so many at most (default: 20)")
-    _add_json(parser)
+    add_json(parser)
 
 
 def search(
@@ -218,7 +175,7 @@ def search(
     from recur.library.index import Index, default_index
     from recur.library.query import entries
 
-    wanted = _wanted(" ".join(words) or None, lang, since, until, not_sure, under, missing)
+    wanted = wanted_from(" ".join(words) or None, lang, since, until, not_sure, under, missing)
     with Index(index or default_index()) as library:
         for entry in islice(entries(library, wanted), limit):
             if json:
@@ -235,30 +192,8 @@ def _lines(entry: Entry) -> Iterator[str]:
         yield "\t".join([visible(entry.place.path), *language, visible(each.caption), confidence])
 
 
-def _wanted(
-    text: str | None,
-    lang: tuple[str, ...] | None,
-    since: str | None,
-    until: str | None,
-    not_sure: float | None,
-    under: list[str] | None,
-    missing: bool,
-) -> Wanted:
-    from recur.library.query import Wanted, checked_date
-
-    return Wanted(
-        text,
-        lang,
-        None if since is None else checked_date(since),
-        None if until is None else checked_date(until),
-        not_sure,
-        tuple(map(os.path.abspath, under or ())),
-        missing,
-    )
-
-
 def _add_export(actions: Commands) -> None:
-    parser = _action(
+    parser = add_action(
         actions,
         "export",
         "write the library, or a part of it, to one file",
@@ -271,7 +206,7 @@ def _add_export(actions: Commands) -> None:
     kinds.add_argument("--csv", type=Path, metavar="FILE", help="a table, one line a file and language")
     kinds.add_argument("--jsonl", type=Path, metavar="FILE", help="one JSON object a line and file")
     kinds.add_argument("--html", type=Path, metavar="FILE", help="a gallery")
-    _add_wanted(parser)
+    add_wanted(parser)
     parser.add_argument(
         "--limit",
         type=whole(1),
@@ -305,7 +240,7 @@ def export(
     out = csv or jsonl or html
     assert out is not None
     check_page(out)
-    wanted = _wanted(" ".join(words) or None, lang, since, until, not_sure, under, missing)
+    wanted = wanted_from(" ".join(words) or None, lang, since, until, not_sure, under, missing)
     failed = False
     with Index(index or default_index()) as library:
         found = entries(library, wanted)
@@ -327,7 +262,7 @@ def export(
 
 
 def _add_duplicates(actions: Commands) -> None:
-    parser = _action(
+    parser = add_action(
         actions,
         "duplicates",
         "list files with the same picture, or pictures that look alike",
@@ -335,7 +270,7 @@ def _add_duplicates(actions: Commands) -> None:
         "List groups of files with the same content, or with pictures that look alike: bursts, resized copies.\n"
         "Each line is: number of the group, tab, kind (first, copy, alike), tab, bits that differ, tab, path.",
     )
-    _add_json(parser)
+    add_json(parser)
 
 
 def duplicates(*, index: Path | None = None, json: bool = False) -> int:
@@ -355,9 +290,9 @@ def duplicates(*, index: Path | None = None, json: bool = False) -> int:
 
 
 def _add_stats(actions: Commands) -> None:
-    parser = _action(actions, "stats", "count what is in the library", stats)
+    parser = add_action(actions, "stats", "count what is in the library", stats)
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="also draw it; needs matplotlib")
-    _add_json(parser)
+    add_json(parser)
 
 
 def stats(*, index: Path | None = None, plot: Path | None = None, json: bool = False) -> int:
@@ -389,7 +324,7 @@ def stats(*, index: Path | None = None, plot: Path | None = None, json: bool = F
 
 
 def _add_forget(actions: Commands) -> None:
-    parser = _action(
+    parser = add_action(
         actions,
         "forget",
         "remove files from the index; the files themselves stay",
@@ -414,107 +349,4 @@ def forget(*, paths: list[str], index: Path | None = None) -> int:
             else:
                 failed = True
                 sys.stderr.write(visible(f"{path}: not in the index; check the path") + "\n")
-    return 1 if failed else 0
-
-
-# --------------------------------------------------------------------------------------------------- words into files
-
-
-def _add_write(actions: Commands) -> None:
-    parser = _action(actions, "write", "write the words into the pictures, or beside them", write, WRITE)
-    parser.add_argument(
-        "paths", nargs="*", metavar="PATH", help="only these pictures, or what is below these folders (default: all)"
-    )
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--sidecar", action="store_true", help="beside each picture, as PICTURE.xmp; this is the default"
-    )
-    where.add_argument("--embed", action="store_true", help="into the pictures: JPEG, PNG, WebP, TIFF")
-    add_languages(parser, default="all that are there; the first is the default text")
-    parser.add_argument(
-        "--min-confidence",
-        type=probability,
-        metavar="P",
-        help="leave out words of less confidence (default: write all)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="also replace words that a person wrote")
-    parser.add_argument("--dry-run", action="store_true", help="change nothing; show what would be written")
-    _add_json(parser)
-
-
-def write(
-    *,
-    paths: list[str],
-    index: Path | None = None,
-    sidecar: bool = False,
-    embed: bool = False,
-    lang: tuple[str, ...] | None = None,
-    min_confidence: float | None = None,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    json: bool = False,
-) -> int:
-    """Write the words; returns the exit status. Beside the pictures unless `embed`."""
-    from collections import Counter
-
-    from recur.library.index import Index, default_index
-    from recur.library.metadata import exiv2
-    from recur.library.query import Wanted, entries
-    from recur.library.writing import Writer
-
-    assert not (sidecar and embed)
-    exiv2()
-    wanted = Wanted(languages=lang, under=tuple(map(os.path.abspath, paths)))
-    counts = Counter[str]()
-    with Index(index or default_index(), durable=True) as library, library.held("write"), Progress(None) as bar:
-        writer = Writer(library, embed=embed, overwrite=overwrite, dry_run=dry_run, least=min_confidence)
-        for each in writer.write(entries(library, wanted)):
-            counts[each.what] += 1
-            bar.advance()
-            if each.error is not None:
-                bar.line(visible(str(each.error)))
-            elif json:
-                bar.result(json_line(each.to_json()))
-            elif dry_run and each.what == "planned":
-                bar.result(visible(each.target) + "\t" + visible(each.texts["x-default"]))
-        if not json:
-            bar.result(
-                f"{counts['written']:,} written, {counts['planned']:,} would be, {counts['same']:,} have these words, "
-                f"{counts['person']:,} left with the words of a person, {counts['failed']:,} failed"
-            )
-    return 1 if counts["failed"] else 0
-
-
-def _add_undo(actions: Commands) -> None:
-    parser = _action(
-        actions,
-        "undo",
-        "take back the last run of write",
-        undo,
-        "Take back the last run of write that has not been taken back: sidecars that it made go, and files that it\n"
-        "changed get back the very bytes they had. What somebody has changed since stays as it is.",
-    )
-    _add_json(parser)
-
-
-def undo(*, index: Path | None = None, json: bool = False) -> int:
-    """Take it back; returns the exit status."""
-    from recur.library.index import Index, default_index
-    from recur.library.writing import Written
-    from recur.library.writing import undo as take_back
-
-    failed = 0
-    with Index(index or default_index(), durable=True) as library, library.held("undo"), Progress(None) as bar:
-
-        def tell(each: Written) -> None:
-            nonlocal failed
-            if each.error is not None:
-                failed += 1
-                bar.line(visible(str(each.error)))
-            elif json:
-                bar.result(json_line(each.to_json()))
-
-        count = take_back(library, tell)
-        if not json:
-            bar.result(f"{count - failed:,} changes taken back" if count else "nothing to take back")
     return 1 if failed else 0

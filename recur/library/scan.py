@@ -30,6 +30,7 @@ from recur.predict.caption import Captioner
 
 CHUNK: Final = 256  # pictures committed together
 CHUNK_SECONDS: Final = 5.0  # or as many as came in this time
+AHEAD: Final = 128  # pictures read while others are described; those of a table are in memory with all their bytes
 
 
 @dataclass
@@ -101,7 +102,7 @@ class Scan:
         whole: set[bytes] = set()
         try:
             source = self._changes(walk(places, self._archive_is_done))
-            with Ahead(self._prepare, source, workers=processors(), ahead=CHUNK, name="recur-library") as items:
+            with Ahead(self._prepare, source, workers=processors(), ahead=AHEAD, name="recur-library") as items:
                 for chunk in _chunks(item for _, item in items):
                     self._settle(chunk)
                     whole |= {os.fsencode(each.path) for each in chunk if isinstance(each, Archive) and each.whole}

@@ -62,12 +62,14 @@ Known: TypeAlias = Callable[[str, int, int], bool]  # whether an archive of this
 
 def roots(arguments: Iterable[str]) -> list[str]:
     """The absolute paths of the arguments, each once, without those within another."""
-    paths = sorted(set(map(os.path.abspath, arguments)))
-    kept: list[str] = []
-    for path in paths:
-        if not any(contains(other, path) for other in kept):
-            kept.append(path)
-    return kept
+    kept: dict[str, None] = {}
+    for path in sorted(set(map(os.path.abspath, arguments))):  # what is above a path comes before it
+        above = os.path.dirname(path)
+        while above not in kept and os.path.dirname(above) != above:
+            above = os.path.dirname(above)
+        if above not in kept or above == path:
+            kept[path] = None
+    return list(kept)
 
 
 def contains(folder: str, path: str) -> bool:
