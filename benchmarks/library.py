@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -92,6 +93,39 @@ def measure_all(work: Path, model: str, pictures: int) -> dict[str, Any]:
     }
 
 
+def measure_growth(work: Path, model: str, pictures: int, *, extra: int = 2000, repeats: int = 7) -> dict[str, Any]:
+    """What a picture costs in a full index and in an empty one, in turns: a busy machine is unfair to both alike.
+
+    Constant cost is what makes the time of scanning linear in the number of pictures.
+    """
+    import recur
+    from recur.library.index import Index
+    from recur.library.scan import Scan
+
+    captioner = recur.load(model)
+    make_pictures(work / "extra", pictures, pictures + extra)
+    cost: dict[str, list[float]] = {"empty": [], "full": []}
+    for _ in range(repeats):
+        for kind, taken in cost.items():
+            place = work / f"{kind}.sqlite"
+            for beside in ("", "-wal", "-shm"):
+                Path(f"{place}{beside}").unlink(missing_ok=True)
+            if kind == "full":
+                shutil.copyfile(work / "library.sqlite", place)
+            with Index(place, create=True) as index, index.held("scan"):
+                begun = time.process_time()
+                counts = Scan(index, captioner, languages=captioner.languages).run([str(work / "extra")]).counts
+                taken.append(1000 * (time.process_time() - begun) / extra)
+            assert counts["new"] == extra
+    empty, full = (statistics.median(cost[kind]) for kind in ("empty", "full"))
+    return {
+        "milliseconds_a_picture_in_an_empty_index": round(empty, 3),
+        "milliseconds_a_picture_in_a_full_index": round(full, 3),
+        "ratios": [round(two / one, 3) for one, two in zip(cost["empty"], cost["full"], strict=True)],
+        "median_ratio": round(statistics.median(two / one for one, two in zip(*cost.values(), strict=True)), 3),
+    }
+
+
 def draw(work: Path, portions: list[dict[str, Any]]) -> None:
     """Time, memory and size against the number of pictures."""
     from matplotlib.figure import Figure
@@ -158,7 +192,8 @@ def main() -> None:
         print(log.read_text(encoding="utf-8").splitlines()[-1], flush=True)
         if options.only == "portion":
             return
-    print(json.dumps(measure_all(work, model, options.pictures), ensure_ascii=False))
+    print(json.dumps(measure_all(work, model, options.pictures), ensure_ascii=False), flush=True)
+    print(json.dumps(measure_growth(work, model, options.pictures)), flush=True)
     draw(work, portions)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,13 @@ def test_the_least_confidence(index: Path, tiny_bundle: Path, tmp_path: Path, ca
     scan(index, captioner(tiny_bundle), tmp_path / "p")
     assert main(["library", "write", "--min-confidence", "1", "--dry-run"]) == 0
     assert "0 would be" in capsys.readouterr().out
+
+
+def test_without_the_package(index: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metadata, "_loaded", [])
+    monkeypatch.setitem(sys.modules, "pyexiv2", None)
+    assert main(["library", "write"]) == 2
+    assert capsys.readouterr().err == ('recur: writing words into files needs pyexiv2; pip install "recur[library]"\n')
 
 
 def test_pixels_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:

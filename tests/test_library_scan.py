@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -413,6 +414,14 @@ def test_tables(struct: bool, index: Path, model: Captioner, counted: list[int],
     assert counted == [69]
     (failure,) = [item for item in _walked(tmp_path / "p" / "numbers.parquet") if isinstance(item, InputError)]
     assert "no column of pictures among n" in str(failure)
+
+
+def test_a_table_without_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "x.parquet").write_bytes(b"PAR1")
+    failure, archive = _walked(tmp_path / "x.parquet")
+    assert str(failure) == (f'{tmp_path}/x.parquet: a Parquet table, which needs pyarrow; pip install "recur[library]"')
+    assert not archive.whole
 
 
 def _walked(path: Path) -> list[Any]:

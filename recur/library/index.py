@@ -24,6 +24,8 @@ APPLICATION: Final = 0x72656375  # "recu": how SQLite files say whose they are
 FORMAT: Final = 1
 WAIT_SECONDS: Final = 10.0  # for another program that has the file for a moment
 ENVIRONMENT: Final = "RECUR_INDEX"
+CACHE_KIB: Final = 32_000
+CHECKPOINT_PAGES: Final = 8_000  # of 4 KiB: so much is kept beside the database while it is written to
 
 SCHEMA: Final = f"""
 CREATE TABLE models (id INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE);
@@ -134,7 +136,9 @@ class Index:
         # Transactions are begun and ended here by hand; sqlite3's own ones would begin at surprising places.
         db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA cache_size = -16000")  # KiB
+        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        # Hashes lie all over their trees: pages are written many times, and only the last time need reach the database.
+        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         return db
 
     def _prepare(self, *, create: bool, durable: bool) -> None:
