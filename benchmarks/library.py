@@ -93,6 +93,19 @@ def measure_all(work: Path, model: str, pictures: int) -> dict[str, Any]:
     }
 
 
+def straightness(portions: list[dict[str, Any]]) -> dict[str, float]:
+    """How far the time until each portion was done lies from the straight line through zero that fits best, at most."""
+    import numpy as np
+
+    done = np.array([each["last"] for each in portions], float)
+    found = {}
+    for name in ("seconds", "cpu_seconds"):
+        total = np.cumsum([each[name] for each in portions])
+        line = done * (done @ total) / (done @ done)
+        found[f"farthest_{name}_from_a_line"] = round(float(np.abs(total / line - 1).max()), 3)
+    return found
+
+
 def measure_growth(work: Path, model: str, pictures: int, *, extra: int = 2000, repeats: int = 12) -> dict[str, Any]:
     """What a picture costs in a full index and in an empty one, in turns: a busy machine is unfair to both alike.
 
@@ -192,6 +205,7 @@ def main() -> None:
         print(log.read_text(encoding="utf-8").splitlines()[-1], flush=True)
         if options.only == "portion":
             return
+    print(json.dumps(straightness(portions)), flush=True)
     print(json.dumps(measure_all(work, model, options.pictures), ensure_ascii=False), flush=True)
     print(json.dumps(measure_growth(work, model, options.pictures)), flush=True)
     draw(work, portions)
