@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from library import captioner, encoded, make, picture, scan
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from recur.cli import main
 from recur.errors import InputError
@@ -176,7 +176,8 @@ def test_words_of_people_stay(
     way: str, tag: str, stays: dict[str, str], index: Path, tiny_bundle: Path, tmp_path: Path, capsys: Any
 ) -> None:
     (path,) = make(tmp_path / "p", 1)
-    subprocess.run(["exiftool", "-q", "-overwrite_original", tag, str(path)], check=True)
+    others = ["-XMP-xmp:Rating=4", "-XMP-dc:Subject=lake", "-XMP-dc:Title=Summer", "-IPTC:Keywords=lake"]
+    subprocess.run(["exiftool", "-q", "-overwrite_original", tag, *others, str(path)], check=True)
     content = path.read_bytes()
     scan(index, captioner(tiny_bundle), tmp_path / "p")
     caption = texts_in(index)[str(path)]["en"]
@@ -196,6 +197,9 @@ def test_words_of_people_stay(
     assert main(["library", "write", f"--{way}", "--overwrite"]) == 0
     read = exiftool(target)[str(target)]
     assert read[DESCRIPTION] == read[ALT_TEXT] == caption
+    if way == "embed":
+        kept = ("XMP-xmp:Rating", "XMP-dc:Subject", "XMP-dc:Title", "IPTC:Keywords")
+        assert [read[key] for key in kept] == [4, "lake", "Summer", "lake"]
     assert main(["library", "undo"]) == main(["library", "undo"]) == 0
     assert path.read_bytes() == content
     assert not Path(f"{path}.xmp").exists()
@@ -293,6 +297,25 @@ def test_links_permissions_and_dry_runs(index: Path, tiny_bundle: Path, tmp_path
     assert path.stat().st_mode & 0o777 == 0o640
     assert path.read_bytes() != content
     assert scan(index, captioner(tiny_bundle), tmp_path / "p").counts["unchanged"] == 1
+
+
+def test_all_pictures_of_a_file_stay(index: Path, tiny_bundle: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "p").mkdir()
+    pages = {"phone.jpg": "MPO", "scan.tif": "TIFF", "moving.webp": "WEBP", "moving.png": "PNG"}
+    frames: dict[str, list[bytes]] = {}
+    for name, form in pages.items():
+        picture(1).save(tmp_path / "p" / name, form, save_all=True, append_images=[picture(2)])
+        frames[name] = all_frames(tmp_path / "p" / name)
+        assert len(frames[name]) == 2
+    scan(index, captioner(tiny_bundle), tmp_path / "p")
+    assert main(["library", "write", "--embed"]) == 0
+    assert "4 written" in capsys.readouterr().out
+    assert {name: all_frames(tmp_path / "p" / name) for name in pages} == frames
+
+
+def all_frames(path: Path) -> list[bytes]:
+    with Image.open(path) as opened:
+        return [frame.convert("RGB").tobytes() for frame in ImageSequence.Iterator(opened)]
 
 
 def test_the_least_confidence(index: Path, tiny_bundle: Path, tmp_path: Path, capsys: Any) -> None:

@@ -153,9 +153,14 @@ def with_words(name: str, content: bytes, texts: Mapping[str, str], fields: Sequ
     return changed
 
 
-def _pixels(content: bytes) -> tuple[str, tuple[int, int], bytes] | None:
+def _pixels(content: bytes) -> str | None:
+    """A hash of all pixels of all pages or frames; None when they cannot be decoded."""
+    seen = hashlib.sha256()
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            return picture.mode, picture.size, hashlib.sha256(picture.tobytes()).digest()
+            for frame in range(getattr(picture, "n_frames", 1)):
+                picture.seek(frame)
+                seen.update(f"{picture.mode} {picture.size} ".encode() + picture.tobytes())
+        return seen.hexdigest()
     except Exception:  # on a broken file Pillow's plugins raise almost anything
         return None
