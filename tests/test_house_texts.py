@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 READMES = (ROOT / "README.md", ROOT / "README.zh.md")
 PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").iterdir())
-FOLDERS = ("recur", "tests", "examples", "docs", "recipes", ".ci")
+FOLDERS = ("recur", "tests", "examples", "docs", "recipes", "benchmarks", "scripts", ".ci")
 FILES = ("README.md", "README.zh.md", "CHANGELOG.md", "Makefile", "pyproject.toml", ".gitignore")
 TEXT = frozenset({".py", ".md", ".css", ".js", ".json", ".toml", ".sh", ""})
 # Calls in the table of results leave out, with "…", what other lines show.

@@ -51,6 +51,20 @@ class Listing:
         return self.list_file is None and len(self.arguments) == 1 and os.path.isfile(self.arguments[0])
 
 
+def names_in(list_file: str) -> Iterator[str]:
+    """The names in a list, one a line, as they are needed; `-` is standard input. Raises RecurError at once."""
+    if list_file == "-":
+        return _lines(sys.stdin.buffer)
+    if not os.access(list_file, os.R_OK):
+        raise RecurError(f"{list_file}: cannot be read; expected a file with one path a line; check --list")
+    return _lines_of(list_file)
+
+
+def _lines_of(list_file: str) -> Iterator[str]:
+    with open(list_file, "rb") as stream:
+        yield from _lines(stream)
+
+
 def _lines(stream: Iterable[bytes]) -> Iterator[str]:
     for line in stream:
         name = os.fsdecode(line.rstrip(b"\r\n"))
