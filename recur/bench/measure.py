@@ -160,32 +160,29 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def read_bandwidth(footprint: int, *, seconds: float = 0.5) -> float:
-    """Bytes a second that one thread reads from `footprint` bytes which it reads again and again.
+def fastest_reader(footprint: int, *, seconds: float = 0.3) -> Callable[[], object]:
+    """A call that reads about `footprint` bytes in one thread and does little else: the memory's limit at that size.
 
-    The best of three loops that do little else than read: the C library's memcmp, a dot product, and counting bytes.
+    The fastest of three here: the C library's memcmp, a greatest value, and counting bytes.
     """
     half = max(1 << 12, footprint // 2)
     left = np.arange(half, dtype=np.uint8).tobytes()
     right = bytes(bytearray(left))
-    floats = np.ones(max(1 << 10, footprint // 4), np.float32)
-    flags = np.ones(footprint, np.bool_)
-    loops: list[tuple[int, Callable[[], object]]] = [
-        (2 * half, lambda: left == right),
-        (floats.nbytes, lambda: floats.max()),
-        (flags.nbytes, lambda: np.count_nonzero(flags)),
+    floats = np.ones(max(1 << 11, footprint // 4), np.float32)
+    flags = np.ones(max(1 << 13, footprint), np.bool_)
+    readers: list[Callable[[], object]] = [
+        lambda: left == right,
+        lambda: floats.max(),
+        lambda: np.count_nonzero(flags),
     ]
-    best = 0.0
-    for size, loop in loops:
-        loop()
-        repeats = max(1, int(2e7 / size))
-        end = time.perf_counter() + seconds / len(loops)
-        while time.perf_counter() < end:
-            start = time.perf_counter()
-            for _ in range(repeats):
-                loop()
-            best = max(best, size * repeats / (time.perf_counter() - start))
-    return best
+    repeats = max(1, int(5e6 / footprint))
+
+    def several(reader: Callable[[], object]) -> Callable[[], object]:
+        return lambda: [reader() for _ in range(repeats)]
+
+    each = {str(number): several(reader) for number, reader in enumerate(readers)}
+    times = together(each, rounds=50, seconds=seconds)
+    return readers[int(min(times, key=lambda name: min(times[name])))]
 
 
 # A process that was started by a large one counts that one's memory as its own peak (Linux hands it on across exec), so

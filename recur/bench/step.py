@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from recur.bench.measure import Row, compare, load, read_bandwidth, require, together
+from recur.bench.measure import Row, compare, fastest_reader, load, require, together
 from recur.engine.native import Decoder, Precision
 from recur.engine.reference import Array
+from recur.engine.vision import processors
 
 LAYERS = 2
 SIZES = ((128, 65), (128, 10_000), (512, 65), (512, 10_000))
@@ -25,7 +26,8 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 CHECKED_TOKENS = 64
 TOLERANCE = 1e-3  # nats, of a token's log-probability in float32
 PERPLEXITY = 0.005  # by which 8-bit weights and half precision may change it
-LIMIT = 0.7  # share of the memory's limit that int8 at 512 is to reach
+LIMIT = "memory's limit, 1 threads"  # how long it takes to read that many bytes, over and over
+NEED_SHARE = 0.7  # of that limit, for int8 at 512
 
 
 def weights_of(hidden: int, vocabulary: int, seed: int = 0) -> dict[str, Array]:
@@ -50,7 +52,7 @@ def run(*, quick: bool = False) -> Iterator[Row]:
     torch = load("torch")
     for hidden, vocabulary in SIZES[:1] if quick else SIZES:
         weights = weights_of(hidden, vocabulary)
-        ours = {name: Decoder(weights, cell="lstm", layers=LAYERS, precision=name, threads=1) for name in PRECISIONS}
+        ours = {name: Decoder(weights, cell="lstm", layers=LAYERS, precision=name) for name in PRECISIONS}
         checked = _check(ours, weights, hidden, torch)
         for sampled in (False, True):
             yield from _timed(ours, weights, hidden, vocabulary, checked, sampled, quick, torch)
@@ -71,38 +73,47 @@ def _timed(
     prompt = np.zeros((1, 1), np.int64)
     heat = 1.0 if sampled else 0.0
 
-    def generate(decoder: Decoder) -> Callable[[], object]:
-        return lambda: decoder.generate(prompt, length=steps, temperature=heat)
+    def generate(decoder: Decoder, threads: int) -> Callable[[], object]:
+        def run() -> object:
+            decoder.threads = threads
+            return decoder.generate(prompt, length=steps, temperature=heat)
 
-    contestants: dict[str, Callable[[], object]] = {name: generate(decoder) for name, decoder in ours.items()}
+        return run
+
+    counts = sorted({1, processors()})
+    contestants: dict[str, Callable[[], object]] = {
+        f"{name}, {count} threads": generate(decoder, count) for name, decoder in ours.items() for count in counts
+    }
     others = {}
     for threads in (1, 2):
         for kind in ("LSTM", "LSTMCell") if quick else ("LSTM", "LSTMCell", "compile"):
             step, state = torch_step(torch, weights, hidden, kind, sampled)
             others[f"PyTorch {kind}, {threads} threads"] = torch_loop(torch, step, state, few, threads)
+    size = streamed_bytes(ours["int8"], vocabulary)
+    limit = fastest_reader(size)
+    contestants[LIMIT] = lambda: [limit() for _ in range(steps)]
     before = torch.get_num_threads()
     try:
         times = together({**contestants, **others}, rounds=3 if quick else 5)
     finally:
         torch.set_num_threads(before)
-    each = {name: [t / (steps if name in ours else few) for t in rounds] for name, rounds in times.items()}
+    each = {name: [t / (steps if name in contestants else few) for t in rounds] for name, rounds in times.items()}
     choice = "sampled" if sampled else "greedy"
-    for precision, decoder in ours.items():
-        size = streamed_bytes(decoder, vocabulary)
+    for precision in ours:
+        mine = [f"{precision}, {count} threads" for count in counts]
+        shown = [*mine, *others]
         more = {}
         if precision == "int8":
-            bandwidth = read_bandwidth(size)
-            more = {
-                "weight_bytes": size,
-                "bandwidth_gb_s": bandwidth / 1e9,
-                "share_of_limit": size / bandwidth / median(each[precision]),
-                "need_share_of_limit": LIMIT if hidden == 512 else 0.0,
-            }
+            shown.append(LIMIT)
+            shares = [least / alone for least, alone in zip(each[LIMIT], each[mine[0]], strict=True)]
+            more = {"weight_bytes": size, "share_of_limit": median(shares)}
+            if hidden == 512:
+                more["need_share_of_limit"] = NEED_SHARE
         yield compare(
             "step",
             f"{choice}, {LAYERS} x {hidden}, vocabulary {vocabulary}, {precision}",
-            {name: rounds for name, rounds in each.items() if name == precision or name in others},
-            ours=precision,
+            {name: each[name] for name in shown},
+            ours=min(mine, key=lambda name: median(each[name])),
             against=list(others),
             unit="µs a step",
             scale=1e6,
