@@ -93,7 +93,7 @@ def test_training_passes_on_only_what_was_given(monkeypatch: pytest.MonkeyPatch)
             "cider": 6,
             "hidden": 64,
             "seconds": 9.5,
-            "init": Path("b.bundle"),
+            "init": "b.bundle",
         },
         "train_trunk": {
             "data": [Path("a"), Path("b")],
