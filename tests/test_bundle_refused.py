@@ -258,7 +258,7 @@ def test_encrypted_zip(folder: Path, tmp_path: Path) -> None:
         (lambda meta: meta.update(layers=1000), "1000 layers"),
         (lambda meta: meta.update(attention=0), "of shape"),
         (lambda meta: meta.update(cell="gru"), "of shape"),
-        (lambda meta: meta.update(cell="transformer"), "cell 'transformer'; expected one of rnn, lstm, gru"),
+        (lambda meta: meta.update(cell="transformer"), "cell 'transformer'; expected one of rnn, rnn_relu, lstm, gru"),
         (lambda meta: meta.update(hidden=0), "hidden 0"),
         (lambda meta: meta.update(hidden=True), "hidden True"),
         (lambda meta: meta.update(hidden=8.0), r"hidden 8\.0"),

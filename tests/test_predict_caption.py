@@ -26,6 +26,14 @@ from recur.predict.caption import Caption, Captioner, attended_regions
 from recur.predict.voice import calibrated
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _exact() -> Iterator[None]:
+    """Tiny bundles are stored in 8 bits and would be computed in them; these tests want more places."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RECUR_PRECISION", "float32")
+        yield
+
+
 @pytest.fixture(scope="module")
 def captioner(tiny_bundle: Path) -> Captioner:
     return recur.load(tiny_bundle, threads=1)

@@ -41,7 +41,7 @@ class Scan:
     gates: FloatArray | None = None
 
 
-# ------------------------------------------------------------------------------------------------------- arrays, checked
+# ------------------------------------------------------------------------------------------------------ arrays, checked
 
 
 def floats(x: object, name: str, axes: int | None = None) -> FloatArray:

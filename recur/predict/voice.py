@@ -46,7 +46,12 @@ class Voice:
             return beam_search(step, first, end=self.decoder.end, beam=beam, n_best=n_best, **self.limits)
         limits = {**self.limits, "no_end_after": [int(self.ids[place]) for place in self.limits["no_end_after"]]}
         prompt = np.full((len(features), 1), self.start)
-        found = self.decoder.beam_search(features, prompt=prompt, end=END, beam=beam, n_best=n_best, **limits)
+        try:
+            found = self.decoder.beam_search(features, prompt=prompt, end=END, beam=beam, n_best=n_best, **limits)
+        except ValueError as error:  # features or scores that are not finite: the model's fault, not the caller's
+            raise RecurError(
+                f"the model cannot be searched ({error}); choose another model, or train it again"
+            ) from error
         return [tuple(map(self._by_place, each)) for each in found]
 
     def _by_place(self, found: Hypothesis) -> Hypothesis:
