@@ -15,7 +15,7 @@ namespace {
 constexpr size_t kChunkBytes = size_t{4} << 20;     // gates of as many steps as fit are computed together
 constexpr size_t kWideWeights = size_t{768} << 10;  // bytes of recurrent weights from which panels are shared
 constexpr double kThreadWork = 1.5e6;               // multiplications below which one thread is enough
-constexpr double kMeetingWork = 60e3;               // of a step, below which meeting costs more than it brings
+constexpr double kMeetingWork = 200e3;              // of a step, below which meeting costs more than it brings
 
 // One layer in one direction, over rows row_begin..row_end and panels panel_begin..panel_end.
 struct Pass {
