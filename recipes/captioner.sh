@@ -15,6 +15,7 @@ mkdir -p "$work"
   --cache "$work/teacher" --out "$work/trunk.onnx" --epochs 54 --seed 1 --resume
 
 # 2. Its head comes off; what is left starts the recurrent network. First that one alone, then both, then on CIDEr-D.
+# At its end the encoder is put into 8-bit numbers, as `recur train quantize` did for the bundle that is committed.
 "$recur" train caption --data "$data/flickr8k" --encoder "$work/trunk.onnx" --finetune-encoder --cider 3 \
   --cell lstm --layers 2 --hidden 384 --epochs 12 --min-count 5 --seed 1 --resume \
   --data-name "Flickr8k with Flickr8k-CN captions; the encoder also saw 5,000 photographs without captions" \

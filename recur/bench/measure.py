@@ -35,8 +35,9 @@ EXTRA = 'pip install "recur[train]"'
 class Row:
     """One line of a benchmark.
 
-    `times` are by contestant, in `unit` (less is better); `ratio` says how many times as long the best of the others
-    takes as `ours`; `need` is the ratio that is aimed at, None where there is no aim; `checked` says what was equal.
+    `times` are by contestant, in `unit` (less is better); `ratio` says how many times as long `against`, the best of
+    those that count, takes as `ours`; `need` is the ratio that is aimed at, None where there is no aim; `checked` says
+    what was equal.
     """
 
     benchmark: str
@@ -48,6 +49,7 @@ class Row:
     need: float | None
     checked: str
     more: Mapping[str, float] = field(default_factory=dict)
+    against: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The row as one plain object."""
@@ -57,6 +59,7 @@ class Row:
             "unit": self.unit,
             "times": {name: _short(value) for name, value in self.times.items()},
             "ours": self.ours,
+            "against": self.against,
             "ratio": None if self.ratio is None else _short(self.ratio),
             "need": self.need,
             "checked": self.checked,
@@ -107,13 +110,13 @@ def compare(
     checked: str,
     more: Mapping[str, float] | None = None,
 ) -> Row:
-    """A row from the rounds of `together`: medians times `scale`, and `ours` against the best of the others."""
-    ratio = None
+    """A row from the rounds of `together`: medians times `scale`, and `ours` against the best of those that count."""
+    ratio, best = None, None
     if against:
         best = min(against, key=lambda name: median(times[name]))
         ratio = median([theirs / mine for theirs, mine in zip(times[best], times[ours], strict=True)])
     shown = {name: scale * median(each) for name, each in times.items()}
-    return Row(benchmark, what, unit, shown, ours, ratio, need, checked, more or {})
+    return Row(benchmark, what, unit, shown, ours, ratio, need, checked, more or {}, best)
 
 
 def load(name: str) -> Any:

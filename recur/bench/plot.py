@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,12 +36,13 @@ def plot(rows: Sequence[Row], *, title: str) -> bytes:
             for name, value in _bars(row):
                 ours = name == row.ours
                 axes.barh(place, value, color=OURS if ours else OTHERS)
-                axes.text(value, place, f" {value:.3g} {row.unit}", va="center", fontsize=8)
+                axes.text(value, place, f" {_number(value)} {row.unit}", va="center", fontsize=8)
                 labels.append((place, f"{row.what}: {'recur' if ours else name}" if ours else name))
                 place += 1
             place += 1
         axes.set_xscale("log")
-        axes.margins(x=0.25)
+        lengths = [value for row in rows for _, value in _bars(row)]
+        axes.set_xlim(10 ** math.floor(math.log10(min(lengths))), 6 * max(lengths))  # room for what stands behind a bar
         axes.set_yticks([at for at, _ in labels], [label for _, label in labels], fontsize=8)
         axes.invert_yaxis()
         for side in ("top", "right"):
@@ -50,6 +52,10 @@ def plot(rows: Sequence[Row], *, title: str) -> bytes:
     file = io.BytesIO()
     figure.savefig(file, format="png", metadata={"Software": None})
     return file.getvalue()
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _bars(row: Row) -> list[tuple[str, float]]:

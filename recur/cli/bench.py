@@ -105,7 +105,7 @@ def readable(row: Row) -> str:
     lines += [f"    {value:12.4g} {row.unit}  {name}" for name, value in row.times.items()]
     if row.ratio is not None:
         aim = "" if row.need is None else f" (aim: {row.need:g})"
-        lines.append(f"    {row.ratio:12.4g} times as fast as the best of the others{aim}")
+        lines.append(f"    {row.ratio:12.4g} times as fast as {row.against}{aim}")
     lines += [f"    {value:12.4g} {name.replace('_', ' ')}" for name, value in row.more.items()]
     return "\n".join([*lines, f"    equal: {row.checked}"])
 
