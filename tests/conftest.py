@@ -12,6 +12,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import pytest
 from helpers import write_tiny_bundle
+from hypothesis import settings
+
+# How long an example takes is the machine's affair; speed is measured by `recur bench`, never by a test.
+settings.register_profile("recur", settings(), deadline=None)
+settings.load_profile("recur")
 
 
 @pytest.fixture(scope="session")
