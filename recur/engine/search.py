@@ -21,7 +21,6 @@ import numpy.typing as npt
 from recur.engine.reference import Array, IntArray
 
 RUNNERS_UP = 5
-BoolArray = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)

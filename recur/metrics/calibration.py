@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 
 
 def _pair(p: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:

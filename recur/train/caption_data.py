@@ -186,9 +186,10 @@ class MovingSource(Protocol):
 def freeze(source: MovingSource, *, batch: int = 64) -> FrozenFeatures:
     """The features of every picture and its mirror image, for the phases that leave the encoder alone."""
     parts: list[NDArray[np.float16]] = []
+    everything = source.pixels  # once: a source may have to collect them
     with torch.inference_mode(), autocast():
-        for start in range(0, len(source.pixels), batch):
-            pixels = torch.from_numpy(source.pixels[start : start + batch]).permute(0, 3, 1, 2)
+        for start in range(0, len(everything), batch):
+            pixels = torch.from_numpy(everything[start : start + batch]).permute(0, 3, 1, 2)
             both = [source.encoder(view.float()) for view in (pixels, pixels.flip(3))]
             grids = [g.flatten(2).transpose(1, 2) if g.ndim == 4 else g for g in both]
             parts.append(torch.stack(grids, 1).float().numpy().astype(np.float16))

@@ -23,7 +23,6 @@ from recur.errors import RecurError
 INPUT, OUTPUT = "pixels", "features"
 # Tokens that are no region come first: none, the class token, class + distillation, class + four registers (DINOv2).
 EXTRA_TOKENS = (0, 1, 2, 5)
-PICTURE_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.UINT8)
 
 
 def load_graph(source: bytes | Path, *, name: str) -> onnx.ModelProto:

@@ -19,8 +19,8 @@ from recur.errors import RecurError
 from recur.nn.vision import DistillationHead, Trunk
 from recur.train.caption_data import Split, keep
 from recur.train.checkpoint import StopRequest
-from recur.train.teacher import MAP_MAX, TeacherCache, build_teacher_cache
-from recur.train.trunk import LOSS_WEIGHTS, distillation_loss, jitter_colours, make_batch
+from recur.train.teacher import TeacherCache, build_teacher_cache
+from recur.train.trunk import distillation_loss, jitter_colours, make_batch, map_scale, total_loss
 
 VIEWS = 4
 LEAST_AREA = 0.65  # of a view: what the captions speak of has to be in it
@@ -54,8 +54,7 @@ class TaughtFeatures:
         self.rows = np.flatnonzero(answers.readable)
         self.progress = 0.0
         self.lesson: Tensor | None = None
-        sample = answers.maps[self.rows[:512], 0].astype(np.float32) * (MAP_MAX / 255)
-        self.scale = torch.from_numpy(np.maximum(sample.std((0, 2, 3)), 0.05))[None, :, None, None]
+        self.scale = map_scale(answers, self.rows[:512])
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
@@ -80,7 +79,7 @@ class TaughtFeatures:
             if rng is not None:
                 guess, logits = self.encoder.head(grid)
                 parts = distillation_loss(guess.float(), logits.float(), maps, probabilities, self.scale)
-                self.lesson = torch.stack([LOSS_WEIGHTS[name] * value for name, value in parts.items()]).sum()
+                self.lesson = total_loss(parts)
         cells: Tensor = grid.flatten(2).transpose(1, 2)
         return cells
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from recur.data.caption_formats import SPLITS
@@ -138,6 +139,17 @@ def distillation_loss(
 LOSS_WEIGHTS = {"map": 1.0, "angle": 2.0, "classes": 0.2}
 
 
+def total_loss(parts: Mapping[str, Tensor]) -> Tensor:
+    """What `distillation_loss` says, weighted and summed."""
+    return torch.stack([LOSS_WEIGHTS[name] * value for name, value in parts.items()]).sum()
+
+
+def map_scale(answers: TeacherCache, rows: NDArray[np.int64]) -> Tensor:
+    """The spread of each channel of the teacher's maps [1, T, 1, 1], from the whole view of the pictures `rows`."""
+    sample = answers.maps[rows, 0].astype(np.float32) * (MAP_MAX / 255)
+    return torch.from_numpy(np.maximum(sample.std((0, 2, 3)), 0.05))[None, :, None, None]
+
+
 def train_trunk(
     *,
     data: Sequence[Path],
@@ -229,8 +241,7 @@ class _Distillation:
         torch.manual_seed(seed)
         self.trunk = channels_last(Trunk())
         self.head = DistillationHead(self.trunk.channels, answers.maps.shape[2], answers.probabilities.shape[2])
-        sample = answers.maps[shuffled[: min(len(self.rows), 512)], 0].astype(np.float32) * (MAP_MAX / 255)
-        self.scale = torch.from_numpy(np.maximum(sample.std((0, 2, 3)), 0.05))[None, :, None, None]
+        self.scale = map_scale(answers, shuffled[: min(len(self.rows), 512)])
         self.both = nn.ModuleDict({"trunk": self.trunk, "head": self.head})
         decay = [p for p in self.both.parameters() if p.ndim > 1]
         rest = [p for p in self.both.parameters() if p.ndim <= 1]
@@ -263,7 +274,7 @@ class _Distillation:
         )
         pixels, maps, probabilities = make_batch(self.answers, part, chosen, resolution_at(self.step, self.steps))
         losses = self.losses(jitter_colours(pixels.float(), rng), maps, probabilities)
-        loss = torch.stack([LOSS_WEIGHTS[name] * value for name, value in losses.items()]).sum()
+        loss = total_loss(losses)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RecurError(
