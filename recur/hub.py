@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recur.bundle import META, BundleError, read_meta
+from recur.bundle import BundleError, read_meta
+from recur.bundle.checks import META
 from recur.errors import RecurError
 from recur.files import stepped_aside
 

@@ -284,7 +284,7 @@ def test_the_limit_of_pixels_can_be_set(
 def test_a_page_says_what_it_leaves_out(
     tiny_bundle: Path, photos: list[Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recur.cli.explain.PAGE_LIMIT", 3)
+    monkeypatch.setattr("recur.cli.explain_caption.PAGE_LIMIT", 3)
     page = tmp_path / "page.html"
     for command, notes in (
         (["explain", "caption", "--out", str(page)], {3: 0, 4: 1}),

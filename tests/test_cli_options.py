@@ -80,7 +80,8 @@ def test_training_options_are_arguments_of_the_training_function(task: str) -> N
 
 def test_training_passes_on_only_what_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr("recur.cli.train._train", lambda module, name, options: seen.update({name: options}))
+    target = "recur.cli.train_caption.run_training"
+    monkeypatch.setattr(target, lambda module, name, options: seen.update({name: options}))
     network = ["--cell", "gru", "--no-attention", "--hidden", "64", "--init", "b.bundle"]
     assert main(["train", "caption", "--data", "d", "--out", "o", *network, "--cider", "--seconds", "9.5"]) == 0
     assert main(["train", "trunk", "--data", "a", "b", "--teacher", "t.onnx", "--out", "e.onnx", "--resume"]) == 0

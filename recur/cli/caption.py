@@ -71,7 +71,7 @@ def caption(
 ) -> int:
     """Caption every picture; returns the exit status. The arguments are the options of the command."""
     from recur import load
-    from recur.cli.explain import check_page, write_captions
+    from recur.cli.explain_caption import check_page, write_captions
     from recur.cli.inputs import Listing
     from recur.data.images import MAX_PIXELS
     from recur.errors import InputError

@@ -231,7 +231,7 @@ def export(
     limit: int | None = None,
 ) -> int:
     """Write the file; returns the exit status."""
-    from recur.cli.explain import check_page
+    from recur.cli.explain_caption import check_page
     from recur.library.export import GALLERY_LIMIT, write_csv, write_gallery, write_jsonl
     from recur.library.index import Index, default_index
     from recur.library.query import entries
@@ -297,7 +297,7 @@ def _add_stats(actions: Commands) -> None:
 
 def stats(*, index: Path | None = None, plot: Path | None = None, json: bool = False) -> int:
     """Print the counts; returns the exit status."""
-    from recur.cli.explain import check_page
+    from recur.cli.explain_caption import check_page
     from recur.library.index import Index, default_index
     from recur.library.query import stats as counts_of
 

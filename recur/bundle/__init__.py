@@ -25,20 +25,16 @@ from typing import Any, Final
 import numpy.typing as npt
 
 from recur import __version__
+from recur.bundle.checks import CARD, CHECKS, ENCODER, META, TOKENIZER, WEIGHTS
 from recur.data.text import Vocabulary
-from recur.engine.decoder import caption_shapes
-from recur.engine.reference import GATES
 from recur.engine.weights import FloatArray, Stored, dequantize, quantized, read_safetensors, write_safetensors
 from recur.errors import RecurError
 from recur.files import replace_folder, stepped_aside, write_atomically
 
 FORMAT: Final = 1
-META, WEIGHTS, TOKENIZER = "bundle.json", "weights.safetensors", "tokenizer.json"
-ENCODER, CARD = "encoder.onnx", "CARD.md"
 MAX_META: Final = 16 << 20  # bytes
 MAX_FILE: Final = 2 << 30
 MAX_FILES: Final = 64
-MAX_PIXEL: Final = 1e6  # mean and standard deviation of an encoder's pixels, which go from 0 to 255
 MAX_RATIO: Final = 1000  # deflate cannot do better than 1032 to 1, and a real bundle hardly shrinks
 
 
@@ -110,9 +106,12 @@ def read_bundle(path: str | Path, *, task: str | None = None) -> Bundle:
         weights = dequantize(tensors)
     except RecurError as error:
         raise source.refusal(f"{WEIGHTS}: {error}", "get the bundle again") from error
-    check = _CHECKS.get(meta["task"])
+    check = CHECKS.get(meta["task"])
     if check is not None:
-        check(meta, weights, contents, source)
+        try:
+            check(meta, weights, contents)
+        except RecurError as error:
+            raise BundleError(f"{source.path}: {error}") from error
     return Bundle(
         meta=meta,
         weights=weights,
@@ -303,88 +302,6 @@ def _own_hash(meta: Mapping[str, Any]) -> str:
     """SHA-256 of everything in bundle.json but the hash itself, as compact JSON with sorted keys."""
     rest = {key: value for key, value in meta.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _check_caption(
-    meta: Mapping[str, Any], weights: Mapping[str, FloatArray], contents: Mapping[str, bytes], source: _Source
-) -> None:
-    """That the parts of a captioner fit each other."""
-    again = "get the bundle again, or train it again"
-    sizes = {}
-    for key, least in _CAPTION_SIZES.items():
-        value = meta.get(key)
-        if type(value) is not int or not least <= value <= 1 << 24:
-            raise source.refusal(f"{META} has {key} {value!r}; expected a whole number from {least}", again)
-        sizes[key] = value
-    if meta.get("cell") not in GATES:
-        raise source.refusal(f"{META} has cell {meta.get('cell')!r}; expected one of {', '.join(GATES)}", again)
-    encoder, decode, languages = meta.get("encoder"), meta.get("decode"), meta.get("languages")
-    if (
-        not isinstance(encoder, dict)
-        or type(encoder.get("size")) is not int
-        or type(encoder.get("channels")) is not int
-    ):
-        raise source.refusal(f"{META} has no 'encoder' with a 'size' and 'channels'", again)
-    if not 1 <= encoder["size"] <= 4096 or encoder["channels"] < 1:
-        raise source.refusal(f"{META} has an encoder for {encoder['size']} pixels; expected 1 to 4096", again)
-    for key in ("input", "output"):
-        if not isinstance(encoder.get(key, ""), str):
-            raise source.refusal(f"{META} has an encoder with {key} {encoder[key]!r}; expected a name", again)
-    for key, low in (("mean", -MAX_PIXEL), ("std", 1 / MAX_PIXEL)):
-        values = encoder.get(key, [1.0])
-        if (
-            not isinstance(values, list)
-            or len(values) not in (1, 3)
-            or not all(type(value) in (int, float) and low <= value <= MAX_PIXEL for value in values)
-        ):
-            raise source.refusal(
-                f"{META} has an encoder with {key} {values!r}; expected one number for each of 3 channels", again
-            )
-    if encoder.get("file", ENCODER) != ENCODER or ENCODER not in contents:
-        raise source.refusal(f"{ENCODER} is missing", again)
-    if not isinstance(decode, dict):
-        raise source.refusal(f"{META} has no 'decode'", again)
-    if not 1 <= sizes["layers"] <= 64:
-        raise source.refusal(f"{META} has {sizes['layers']} layers; expected 1 to 64", again)
-    if meta.get("vocabulary_sha256") != hashlib.sha256(contents[TOKENIZER]).hexdigest():
-        raise source.refusal(f"{TOKENIZER} is not the one that the model was trained with", again)
-    try:
-        vocabulary = Vocabulary.from_bytes(contents[TOKENIZER], source=TOKENIZER)
-    except RecurError as error:
-        raise BundleError(f"{source.path}: {error}") from error
-    if len(vocabulary) != sizes["vocabulary_size"]:
-        raise source.refusal(
-            f"{TOKENIZER} has {len(vocabulary)} tokens, {META} says {sizes['vocabulary_size']}; expected the same",
-            again,
-        )
-    if languages != list(vocabulary.languages):
-        raise source.refusal(
-            f"{META} has languages {languages}, {TOKENIZER} {list(vocabulary.languages)}; expected the same", again
-        )
-    expected = caption_shapes(
-        cell=meta["cell"],
-        hidden=sizes["hidden"],
-        layers=sizes["layers"],
-        embedding=sizes["embedding"],
-        attention=sizes["attention"],
-        vocabulary=sizes["vocabulary_size"],
-        channels=encoder["channels"],
-    )
-    for name, shape in expected.items():
-        if name not in weights:
-            raise source.refusal(f"{WEIGHTS} has no {name!r}", again)
-        if weights[name].shape != shape:
-            raise source.refusal(
-                f"{WEIGHTS} has {name} of shape {list(weights[name].shape)}; expected {list(shape)} from {META}", again
-            )
-    odd = sorted(set(weights) - set(expected))
-    if odd:
-        raise source.refusal(f"{WEIGHTS} has {odd[0]!r}, which a captioner of these sizes does not have", again)
-
-
-_CAPTION_SIZES: Final = {"hidden": 1, "layers": 1, "embedding": 1, "attention": 0, "vocabulary_size": 4}
-_Check = Callable[[Mapping[str, Any], Mapping[str, FloatArray], Mapping[str, bytes], _Source], None]
-_CHECKS: Final[dict[str, _Check]] = {"caption": _check_caption}
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
