@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
-from recur.predict.caption import Captioner
+import importlib
+from collections.abc import Callable
+from typing import Any
 
-PREDICTORS = {"caption": Captioner}  # task -> what predicts it
+# task -> (module, class) of what predicts it; imported when a model of that task is loaded
+PREDICTORS = {"caption": ("recur.predict.caption", "Captioner")}
+
+
+def predictor(task: str) -> Callable[..., Any]:
+    """The class that predicts `task`: called with a bundle and `threads`. Errors: KeyError for a task without one."""
+    module, name = PREDICTORS[task]
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return found
