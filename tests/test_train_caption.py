@@ -87,6 +87,18 @@ def test_cells_and_no_attention_with_a_frozen_encoder(cell: Any, shapes: Path, t
     assert all(word.region is None for word in caption.words)
 
 
+def test_data_without_a_dev_split_gives_some_of_its_own(
+    trunk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = write_shapes(tmp_path / "few", count=6)
+    lines = few / "annotations.jsonl"
+    lines.write_text(lines.read_text("utf-8").replace('"dev"', '"train"'), "utf-8")
+    out = train_caption(data=few, out=tmp_path / "b", encoder=str(trunk), **SMALL)
+    assert "1 of its train pictures are held out" in capsys.readouterr().err
+    calibration = read_bundle(out).meta["calibration"]["en"]
+    assert calibration["measured"].startswith("the one dev picture")
+
+
 def test_init_starts_from_a_bundle(shapes: Path, trunk: Path, tmp_path: Path) -> None:
     first = train_caption(data=shapes, out=tmp_path / "first", encoder=str(trunk), **SMALL)
     again = train_caption(

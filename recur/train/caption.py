@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from recur.bundle import read_bundle, write_bundle
-from recur.data.captions import read_captions
+from recur.data.captions import hold_out, read_captions
 from recur.data.text import Vocabulary
 from recur.errors import RecurError
 from recur.hub import resolve
@@ -89,6 +89,10 @@ def train_caption(
     for line in (*found.problems, *check_data(found)):
         print(f"warning: {line}", file=sys.stderr)
     train, dev = make_split(found, "train"), make_split(found, "dev")
+    if len(train) > 1 and not len(dev):
+        found = hold_out(found)
+        train, dev = make_split(found, "train"), make_split(found, "dev")
+        print(f"note: {data}: no dev split; {len(dev)} of its train pictures are held out to measure on", file=sys.stderr)
     if not len(train) or not len(dev):
         raise RecurError(f"{data}: {len(train)} train and {len(dev)} dev pictures; expected some of each")
     start = None if init is None else read_bundle(resolve(init), task="caption")

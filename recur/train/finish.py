@@ -27,6 +27,7 @@ from recur.metrics.calibration import (
     fit_logistic,
     risk_coverage,
     risk_coverage_area,
+    sigmoid,
 )
 from recur.metrics.caption import cider_d
 from recur.metrics.captions_report import evaluate_captions
@@ -48,6 +49,7 @@ CALIBRATION_FEATURES = (
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 HUMAN_QUANTILE = 0.25
 FALLBACK_LEVEL = 0.3
+FOLDS = 5
 
 
 def finish_bundle(path: Path, *, dev: Split, log: Sequence[Mapping[str, Any]]) -> None:
@@ -115,7 +117,13 @@ def calibrate(
     table = [search_features(each) for each in found]
     x = np.array([[row[name] for name in CALIBRATION_FEATURES] for row in table])
     weights, bias = fit_logistic(x, good)
-    confidence = cross_validate(x, good, folds=5)
+    folds = min(FOLDS, len(good))
+    if folds > 1:
+        confidence = cross_validate(x, good, folds=folds)
+        measured = f"{folds}-fold cross-validation on {len(good)} dev pictures"
+    else:
+        confidence = sigmoid(x @ weights + bias)
+        measured = "the one dev picture that it was fitted on, which says nothing about others"
     coverage, risk = risk_coverage(confidence, good)
     entry = {
         "features": list(CALIBRATION_FEATURES),
@@ -129,7 +137,7 @@ def calibrate(
         "brier": brier_score(confidence, good),
         "risk_coverage": [[share, float(np.interp(share, coverage, risk))] for share in COVERAGES],
         "risk_coverage_area": risk_coverage_area(confidence, good),
-        "measured": f"5-fold cross-validation on {len(good)} dev pictures",
+        "measured": measured,
     }
     return entry, (confidence, good)
 
