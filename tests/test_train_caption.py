@@ -94,7 +94,7 @@ def test_data_without_a_dev_split_gives_some_of_its_own(
     lines = few / "annotations.jsonl"
     lines.write_text(lines.read_text("utf-8").replace('"dev"', '"train"'), "utf-8")
     out = train_caption(data=few, out=tmp_path / "b", encoder=str(trunk), **SMALL)
-    assert "1 of its train pictures are held out" in capsys.readouterr().err
+    assert "1 of its train pictures are held out as one" in capsys.readouterr().err
     calibration = read_bundle(out).meta["calibration"]["en"]
     assert calibration["measured"].startswith("the one dev picture")
 

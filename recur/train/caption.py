@@ -92,7 +92,7 @@ def train_caption(
     if len(train) > 1 and not len(dev):
         found = hold_out(found)
         train, dev = make_split(found, "train"), make_split(found, "dev")
-        print(f"note: {data}: no dev split; {len(dev)} of its train pictures are held out to measure on", file=sys.stderr)
+        print(f"note: {data}: no dev split; {len(dev)} of its train pictures are held out as one", file=sys.stderr)
     if not len(train) or not len(dev):
         raise RecurError(f"{data}: {len(train)} train and {len(dev)} dev pictures; expected some of each")
     start = None if init is None else read_bundle(resolve(init), task="caption")
