@@ -105,6 +105,12 @@ def test_init_starts_from_a_bundle(shapes: Path, trunk: Path, tmp_path: Path) ->
         data=shapes, out=tmp_path / "again", init=first, encoder=str(first), finetune_encoder=True, **SMALL
     )
     assert read_bundle(again).tokenizer == read_bundle(first).tokenizer
+    with pytest.raises(RecurError, match="--epochs 0"):
+        train_caption(data=shapes, out=tmp_path / "none", encoder=str(trunk), **{**SMALL, "epochs": 0})
+    goes_on = train_caption(
+        data=shapes, out=tmp_path / "on", init=first, encoder=str(first), cider=1, **{**SMALL, "epochs": 0}
+    )
+    assert {entry["phase"] for entry in read_bundle(goes_on).meta["training"]["log"]} == {"cider"}
     with pytest.raises(RecurError, match="same options"):
         train_caption(data=shapes, out=tmp_path / "other", init=first, encoder=str(trunk), **{**SMALL, "hidden": 20})
 

@@ -78,7 +78,9 @@ def _add_caption(tasks: Commands) -> None:
         help="compute in 8-bit numbers, three times as fast, if the captions of the dev split stay as good",
     )
     course = parser.add_argument_group("course")
-    course.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data at most")
+    course.add_argument(
+        "--epochs", type=whole(0), metavar="N", help="passes over the data at most; 0 with --init and --cider"
+    )
     course.add_argument(
         "--cider",
         type=whole(1),

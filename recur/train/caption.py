@@ -77,7 +77,8 @@ def train_caption(
 ) -> Path:
     """Train on the train split of `data`, choose on its dev split, write the bundle `out`.
 
-    `batch` counts pictures (each comes with all its captions); `cider` counts epochs of self-critical training.
+    `batch` counts pictures (each comes with all its captions); `cider` counts epochs of self-critical training, which
+    may go on from `init` without any others (`epochs` 0).
     `teacher`, an ONNX network, goes on teaching a fine-tuned encoder while it learns from the captions.
     `data_name` and `terms` (of use, as their source states them) go into the card. Working files lie in `<out>.work`
     and are what `resume` goes on from. `quantize`: the encoder computes in 8-bit numbers if that costs nothing.
@@ -103,6 +104,8 @@ def train_caption(
             {lang: (words for rows in train.tokens[lang] for words in rows) for lang in found.languages}, min_count
         )
     )
+    if not epochs and not (cider and init):
+        raise RecurError("--epochs 0 is for --cider alone, on a model that --init names; give it, or more epochs")
     eye = open_encoder(encoder, output_name=output_name)
     if finetune_encoder and eye.module is None:
         raise RecurError(f"{encoder}: a foreign ONNX graph cannot be trained; leave out --finetune-encoder")
