@@ -31,7 +31,7 @@ SPECIAL: Final = ("<pad>", "<end>", "<unk>")
 FORMAT_VERSION: Final = 1
 MAX_TOKENS: Final = 1_000_000
 
-_UNSPACED: Final = (  # blocks of scripts that put no space between words (Unicode 15, Blocks.txt)
+UNSPACED: Final = (  # blocks of scripts that put no space between words (Unicode 15, Blocks.txt)
     (0x0E00, 0x0EFF),  # Thai, Lao
     (0x0F00, 0x109F),  # Tibetan, Myanmar
     (0x1780, 0x17FF),  # Khmer
@@ -95,7 +95,7 @@ def _kind(char: str) -> str:
     if category == "Nd":
         return "d"
     if category[0] in "LN":
-        return "c" if any(low <= ord(char) <= high for low, high in _UNSPACED) else "w"
+        return "c" if any(low <= ord(char) <= high for low, high in UNSPACED) else "w"
     return " "
 
 

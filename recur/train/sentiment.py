@@ -1,0 +1,263 @@
+"""`recur train sentiment`: is a text good or bad? From labelled texts to a bundle.
+
+Two models learn from the same texts: the recurrent network, which reads the words in their order, and a linear one of
+single words and pairs (`wide.py`), which is quickly right about phrases. How much each is believed is fitted on
+texts that neither has seen, and that fit is the calibration as well (`sentiment_finish.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from numpy.typing import NDArray
+from torch import nn
+
+from recur.bundle import check_target, write_bundle
+from recur.data.labelled import Labelled, data_hash, read_splits
+from recur.data.sentiment import BITS, ORDERS, WINDOW
+from recur.data.text import UNK
+from recur.errors import RecurError
+from recur.nn.sentiment import SentimentNetwork
+from recur.train.checkpoint import (
+    Progress,
+    StopRequest,
+    check_same_run,
+    copy_state,
+    has_checkpoint,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+)
+from recur.train.sentiment_data import (
+    MIN_COUNT,
+    Corpus,
+    build_vocabulary,
+    encode,
+    epoch_spans,
+    languages_of,
+    make_batch,
+)
+from recur.train.sentiment_finish import finish_sentiment
+from recur.train.wide import fit_wide, log_ratios
+
+RATE = 2e-3
+CLIP = 1.0
+WORD_DROPOUT = 0.1
+SMOOTHING = 0.05
+POLARITY = 0.5  # how far the first number of a word's vector is moved by its log-count ratio, before training
+
+
+@dataclass
+class Run:
+    """One training: the network, what it learns from, and where it was best."""
+
+    network: SentimentNetwork
+    train: Corpus
+    dev: Corpus
+    seed: int
+    epochs: int
+    checkpoint: Path
+    settings: dict[str, Any]
+    log: list[dict[str, Any]]
+    best_score: float = -1.0
+    best: dict[str, Any] | None = None
+
+
+def train_sentiment(
+    *,
+    data: Sequence[Path],
+    out: Path,
+    column: str | None = None,
+    label_column: str | None = None,
+    data_name: str | None = None,
+    terms: str | None = None,
+    min_count: int = MIN_COUNT,
+    embedding: int = 64,
+    hidden: int = 96,
+    epochs: int = 6,
+    seconds: float | None = None,
+    seed: int = 1,
+    resume: bool = False,
+) -> Path:
+    """Train on the texts of every path in `data`, choose and calibrate on what they hold out, write the bundle `out`.
+
+    See `read_splits` for what is held out. Working files lie in `<out>.work`, which `resume` goes on from.
+    Raises RecurError for data and checkpoints that cannot be used.
+    """
+    check_target(out)
+    torch.manual_seed(seed)
+    splits = [read_splits(path, column=column, label_column=label_column) for path in data]
+    parts, held = [train for train, _ in splits], [dev for _, dev in splits]
+    for part in (*parts, *held):
+        for line in part.problems:
+            print(f"warning: {line}", file=sys.stderr)
+    labels = choose_labels(parts, held, data)
+    languages = languages_of(parts)
+    vocabulary = build_vocabulary(parts, languages, min_count)
+    train, dev = (encode(each, vocabulary, labels[1]) for each in (parts, held))
+    network = SentimentNetwork(vocabulary=len(vocabulary), embedding=embedding, hidden=hidden)
+    _polarity(network, train)
+    settings: dict[str, Any] = {
+        "data": data_hash([*parts, *held]),
+        "embedding": embedding,
+        "hidden": hidden,
+        "min_count": min_count,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    run = Run(network, train, dev, seed, epochs, out.with_name(out.name + ".work") / "checkpoint", settings, [])
+    with StopRequest(seconds=seconds) as stop:
+        if not _train(run, stop, resume):
+            print(f"stopped ({stop.reason}); the checkpoint is in {run.checkpoint.parent}, go on with --resume",
+                  file=sys.stderr)  # fmt: skip
+            return out
+    weights = {name: value.numpy() for name, value in network.engine_weights().items()}
+    weights |= _wide(train, languages)
+    meta = {
+        "task": "sentiment",
+        "name": out.stem,
+        "languages": list(languages),
+        "labels": list(labels),
+        "cell": "lstm",
+        "hidden": hidden,
+        "embedding": embedding,
+        "window": WINDOW,
+        "ngrams": {"bits": BITS, "orders": ORDERS},
+        "training": {
+            **settings,
+            "data_name": data_name,
+            "terms": terms,
+            "command": shlex.join(["recur", *sys.argv[1:]]),
+            "texts": len(train),
+            "held_out": len(dev),
+            "log": run.log,
+        },
+    }
+    write_bundle(out, meta, weights, tokenizer=vocabulary, encoder=None, card="")
+    names = [path.name if path.is_dir() else f"{path.parent.name}/{path.name}" for path in data]
+    finish_sentiment(out, held, names)
+    return out
+
+
+def choose_labels(parts: Sequence[Labelled], held: Sequence[Labelled], data: Sequence[Path]) -> tuple[str, str]:
+    """The two labels, the better one second. Errors: RecurError when there are not two, or dev has others."""
+    names = ", ".join(map(str, data))
+    found = sorted({label for part in parts for label in part.labels})
+    if len(found) != 2:
+        shown = ", ".join(found[:8]) or "none"
+        raise RecurError(f"{names}: {len(found)} labels ({shown}); expected two; give texts of two labels")
+    unseen = sorted({label for part in held for label in part.labels} - set(found))
+    if unseen:
+        raise RecurError(f"{names}: held-out texts have the label {unseen[0]!r}, which training has not; mend the data")
+    if not any(len(part) for part in held):
+        raise RecurError(f"{names}: no text is held out; expected some; give more texts, or a dev file beside train")
+    return (found[1], found[0]) if found[1] == "neg" or found[0] == "pos" else (found[0], found[1])
+
+
+def _polarity(network: SentimentNetwork, train: Corpus) -> None:
+    """Let each word's vector begin with what its counts say of it: the network need not find that out first."""
+    size = network.embedding.num_embeddings
+    table = [np.unique(train.text(row)).astype(np.int64) for row in range(len(train))]
+    ratios = torch.from_numpy(log_ratios(table, train.good)[:size])
+    with torch.no_grad():
+        network.embedding.weight[:, 0] = POLARITY * ratios.clamp(-2, 2)
+
+
+def _wide(train: Corpus, languages: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """One row of weights a language: they share no words, and their texts are of other lengths."""
+    weights = np.zeros((len(languages), 1 << BITS), np.float32)
+    bias = np.zeros(len(languages), np.float32)
+    for place, lang in enumerate(languages):
+        rows = np.flatnonzero(train.languages == lang)
+        weights[place], bias[place] = fit_wide([train.rows[row] for row in rows], train.good[rows])
+    return {"wide.weight": weights, "wide.bias": bias}
+
+
+def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
+    """All epochs; the best weights on dev are in the network then. False when stopped before the end."""
+    optimizer = torch.optim.AdamW(run.network.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
+    first = 0
+    if resume and has_checkpoint(run.checkpoint):
+        saved = load_checkpoint(run.checkpoint)
+        check_same_run(saved.extra["settings"], run.settings, path=run.checkpoint)
+        first = saved.counters["epoch"]
+        run.network.load_state_dict(saved.models["network"])
+        run.best, run.best_score = saved.models["best"], float(saved.extra["best_score"])
+        run.log[:] = saved.extra["log"]
+        if saved.optimizer is not None:
+            optimizer.load_state_dict(saved.optimizer)
+    for epoch in range(first, run.epochs):
+        loss = _epoch(run, epoch, optimizer, stop)
+        if loss is None:
+            return False
+        scores = dev_accuracy(run.network, run.dev)
+        mean = float(np.mean(list(scores.values())))
+        run.log.append({"epoch": epoch + 1, "loss": loss, **scores})
+        if mean >= run.best_score:
+            run.best_score, run.best = mean, copy_state(run.network.state_dict())
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        print(
+            f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  dev accuracy of the network alone: {shown}", flush=True
+        )
+        save_checkpoint(
+            run.checkpoint,
+            model_states={"network": run.network.state_dict(), "best": run.best or {}},
+            optimizer=optimizer.state_dict(),
+            counters={"epoch": epoch + 1},
+            rng=random_state(),
+            extra={"settings": run.settings, "log": run.log, "best_score": run.best_score},
+        )
+    if run.best is not None:
+        run.network.load_state_dict(run.best)
+    return True
+
+
+def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopRequest) -> float | None:
+    """One pass; the mean loss, or None when asked to stop."""
+    steps = list(epoch_spans(run.train, seed=run.seed, epoch=epoch))
+    losses: list[float] = []
+    run.network.train()
+    with Progress(total=len(steps), label=f"epoch {epoch + 1}/{run.epochs}") as progress:
+        for step, spans in enumerate(steps):
+            if stop.requested:
+                return None
+            torch.manual_seed(run.seed * 1_000_003 + epoch * 10_007 + step)
+            done = (epoch + step / len(steps)) / run.epochs
+            rise = min(1.0, (epoch * len(steps) + step + 1) / 50)
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+            batch = make_batch(run.train, spans)
+            windows = batch.windows.masked_fill(torch.rand(batch.windows.shape) < WORD_DROPOUT, UNK)
+            logits = run.network(windows, batch.lengths, batch.owner)
+            targets = batch.labels * (1 - 2 * SMOOTHING) + SMOOTHING
+            loss = functional.binary_cross_entropy_with_logits(logits, targets)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(run.network.parameters(), CLIP)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            progress.update(step + 1, f"loss {losses[-1]:.3f}")
+    return float(np.mean(losses))
+
+
+@torch.inference_mode()
+def dev_accuracy(network: SentimentNetwork, dev: Corpus, *, batch: int = 32) -> dict[str, float]:
+    """The share of texts that the network alone gets right, by data set."""
+    network.eval()
+    right = np.zeros(len(dev), bool)
+    order = np.argsort(dev.lengths, kind="stable")
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        part = make_batch(dev, [(int(row), 0, int(dev.lengths[row])) for row in rows])
+        logits = network(part.windows, part.lengths, part.owner).numpy()
+        right[rows] = (logits > 0) == dev.good[rows]
+    return {f"data {number + 1}": float(right[dev.source == number].mean()) for number in np.unique(dev.source)}
