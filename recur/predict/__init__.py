@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 # task -> (module, class) of what predicts it; imported when a model of that task is loaded
-PREDICTORS = {"caption": ("recur.predict.caption", "Captioner")}
+PREDICTORS = {
+    "caption": ("recur.predict.caption", "Captioner"),
+    "language": ("recur.predict.language", "LanguageModel"),
+}
 
 
 def predictor(task: str) -> Callable[..., Any]:
