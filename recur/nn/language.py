@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from recur.nn.dropout import locked, weight_drop
 from recur.nn.scan import lstm_scan
+from recur.nn.state import State
 
 Cell = Literal["rnn", "lstm", "gru"]
 CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-State = tuple[tuple[Tensor, ...], ...]  # one entry a layer: (h,) or (h, c), each [B, H]
 
 
 class LanguageNetwork(nn.Module):
@@ -59,19 +60,18 @@ class LanguageNetwork(nn.Module):
         """All zeros for B rows."""
         like = self.head.weight
         parts = 2 if self.cell == "lstm" else 1
-        return tuple(tuple(like.new_zeros(rows, self.hidden) for _ in range(parts)) for _ in self.rnn)
+        return State(tuple(tuple(like.new_zeros(rows, self.hidden) for _ in range(parts)) for _ in self.rnn))
 
     def forward(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """tokens [T, B] -> scores [T, B, V] and the state after the last step."""
         following: list[tuple[Tensor, ...]] = []
         hidden = tokens
-        for number, (layer, before) in enumerate(zip(self.rnn, state, strict=True)):
+        for number, (layer, before) in enumerate(zip(self.rnn, state.layers, strict=True)):
             weight_ih, weight_hh, bias_ih, bias_hh = (
                 cast(Tensor, getattr(layer, name))
                 for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
             )
-            if self.training and self.weight_drop:
-                weight_hh = functional.dropout(weight_hh, self.weight_drop)
+            weight_hh = weight_drop(weight_hh, self.weight_drop, training=self.training)
             if self.cell == "lstm":
                 if number == 0:
                     # There are few characters and many places: what each adds to the gates is computed once.
@@ -96,15 +96,8 @@ class LanguageNetwork(nn.Module):
                 )
                 after = [last[0]]
             following.append(tuple(after))
-            hidden = self._locked(hidden)
-        return self.head(hidden), tuple(following)
-
-    def _locked(self, x: Tensor) -> Tensor:
-        """Dropout with one mask for all T steps."""
-        if not self.training or self.dropout == 0:
-            return x
-        mask = functional.dropout(x.new_ones(1, *x.shape[1:]), self.dropout)
-        return x * mask
+            hidden = locked(hidden, self.dropout, training=self.training)
+        return self.head(hidden), State(tuple(following))
 
     def engine_weights(self) -> dict[str, Tensor]:
         """The weights under the names that a bundle uses, float32."""

@@ -25,7 +25,8 @@ from recur.data.characters import UNKNOWN, Characters, dev_begins, read_text
 from recur.errors import RecurError
 from recur.files import write_atomically
 from recur.hub import resolve
-from recur.nn.language import Cell, LanguageNetwork, State
+from recur.nn.language import Cell, LanguageNetwork
+from recur.nn.state import State
 from recur.predict.language import LanguageModel
 from recur.train.card_language import render_language_card
 from recur.train.checkpoint import (
@@ -45,7 +46,7 @@ from recur.train.plot import plot_losses
 LEAST = 20  # characters of all text: two of them, one to read and one to foresee, are in the dev split
 WARM, FALL = 50, 0.6  # steps in which the rates rise; part of the course, its end, in which they fall to zero
 CLIP = 1.0
-MUON_RATE = 100 / 3  # times the rate of Adam
+MUON_RATE = 10.0  # times the rate of Adam
 ROWS_DEV = 20  # the dev split is read in so many rows while training; the bundle is measured on it in one
 
 
@@ -86,7 +87,7 @@ def train_language(
     epochs: int = 10,
     batch: int = 32,
     length: int = 64,
-    rate: float = 0.003,
+    rate: float = 0.01,
     seconds: float | None = None,
     seed: int = 1,
     resume: bool = False,
@@ -281,21 +282,34 @@ def _epoch(run: Run, text: Tensor, stop: StopRequest) -> bool:
                 return False
             done = run.epoch * steps + run.step
             torch.manual_seed(settings["seed"] * 1_000_003 + done)
-            for optimizer, rate in zip(run.optimizers, (MUON_RATE, 1.0), strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * settings["rate"] * share_of_rate(done, course)
+            set_rates(run.optimizers, settings["rate"], done, course)
             at = run.step * length
             piece = text[at : at + length + 1]
-            loss, run.state = piece_loss(run.network, piece, run.state)
-            for optimizer in run.optimizers:
-                optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(run.network.parameters(), CLIP)
-            for optimizer in run.optimizers:
-                optimizer.step()
-            run.step, run.loss = run.step + 1, run.loss + float(loss.detach())
+            loss, run.state = update(run.network, run.optimizers, piece, run.state)
+            run.step, run.loss = run.step + 1, run.loss + loss
             progress.update(run.step, f"loss {run.loss / run.step:.3f}")
     return True
+
+
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], highest: float, step: int, course: int) -> None:
+    """The rates of step `step` of `course` for what `make_optimizers` gave."""
+    for optimizer, times in zip(optimizers, (MUON_RATE, 1.0), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = times * highest * share_of_rate(step, course)
+
+
+def update(
+    network: LanguageNetwork, optimizers: Sequence[torch.optim.Optimizer], piece: Tensor, state: State
+) -> tuple[float, State]:
+    """One step on piece [T + 1, B], read on from `state`: its loss, and the state after it."""
+    loss, after = piece_loss(network, piece, state)
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(network.parameters(), CLIP)
+    for optimizer in optimizers:
+        optimizer.step()
+    return float(loss.detach()), after
 
 
 def share_of_rate(step: int, course: int) -> float:
@@ -308,7 +322,7 @@ def piece_loss(network: LanguageNetwork, piece: Tensor, state: State) -> tuple[T
     """Mean nats a character of foreseeing piece[1:] from piece[:-1], [T + 1, B], and the state, cut off from it."""
     scores, after = network(piece[:-1], state)
     loss = functional.cross_entropy(scores.flatten(0, 1), piece[1:].flatten(), ignore_index=UNKNOWN)
-    return loss, tuple(tuple(part.detach() for part in layer) for layer in after)
+    return loss, after.detach()
 
 
 @torch.no_grad()
@@ -334,7 +348,7 @@ def _save(run: Run) -> None:
     if run.best is not None:
         models["best"] = run.best
     if run.state is not None:
-        models["state"] = {f"{i}.{j}": part for i, layer in enumerate(run.state) for j, part in enumerate(layer)}
+        models["state"] = run.state.to_dict()
     save_checkpoint(
         run.folder,
         model_states=models,
@@ -362,7 +376,4 @@ def _load(run: Run) -> None:
     if "best" in saved.models:
         run.best, run.best_score = saved.models["best"], float(saved.extra["best_score"])
     if "state" in saved.models:
-        parts = saved.models["state"]
-        run.state = tuple(
-            tuple(part for name, part in parts.items() if name.startswith(f"{i}.")) for i in range(len(run.network.rnn))
-        )
+        run.state = State.from_dict(saved.models["state"])
