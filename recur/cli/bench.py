@@ -20,6 +20,7 @@ BENCHMARKS = {
     "beam": "captions from ready features, beside a batched beam search in PyTorch",
     "caption": "photographs on disk to captions, beside BLIP-base and ViT-GPT2 of transformers",
     "scan": "whole sequences, beside torch.nn.LSTM and GRU",
+    "language": "learning a text from nothing, beside a small GPT by nanoGPT's recipe",
     "growth": "time and memory as pictures, steps, words and beam grow",
 }
 DESCRIPTION = """\
@@ -47,6 +48,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--where", action="store_true", help="say which instruction sets and runtimes are used here")
     add_model(parser)
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help="photographs of your own for `caption`")
+    parser.add_argument("--text", type=Path, metavar="FILE", help="the text that `language` learns")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds")
     parser.add_argument("--save", type=Path, metavar="FILE.png", help="also draw the results")
     parser.add_argument("--json", action="store_true", help="one JSON object a line, the machine first")
@@ -58,6 +60,7 @@ def bench(
     where: bool = False,
     model: str = "captioner",
     photos: Path | None = None,
+    text: Path | None = None,
     quick: bool = False,
     save: Path | None = None,
     json: bool = False,
@@ -73,7 +76,7 @@ def bench(
     print(json_line({"machine": machine}) if json else "\n".join(_told(machine)), flush=True)
     rows: list[Row] = []
     for name in names:
-        for row in _rows(name, model, photos, quick):
+        for row in _rows(name, model, photos, text, quick):
             rows.append(row)
             print(json_line(row.to_json()) if json else readable(row), flush=True)
     if save is not None and rows:
@@ -85,7 +88,7 @@ def bench(
     return 0
 
 
-def _rows(name: str, model: str, photos: Path | None, quick: bool) -> Iterator[Row]:
+def _rows(name: str, model: str, photos: Path | None, text: Path | None, quick: bool) -> Iterator[Row]:
     run: Callable[..., Iterator[Row]] = importlib.import_module(f"recur.bench.{name}").run
     options: dict[str, Any] = {"quick": quick}
     if name in ("beam", "caption", "growth"):
@@ -96,6 +99,8 @@ def _rows(name: str, model: str, photos: Path | None, quick: bool) -> Iterator[R
         options["name"] = model
     if name == "caption":
         options["photos"] = photos
+    if name == "language":
+        options["text"] = text
     return run(**options)
 
 

@@ -34,6 +34,22 @@ def positive(text: str) -> float:
     return value
 
 
+def positive_or_zero(text: str) -> float:
+    """A finite number of zero or more."""
+    value = _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; give 0 or more")
+    return value
+
+
+def share(text: str) -> float:
+    """A number above 0, and at most 1."""
+    value = _number(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is out of range; give a number above 0, at most 1")
+    return value
+
+
 def probability(text: str) -> float:
     """A number from 0 to 1."""
     value = _number(text)

@@ -10,6 +10,7 @@ from typing import Any
 PREDICTORS = {
     "caption": ("recur.predict.caption", "Captioner"),
     "sentiment": ("recur.predict.sentiment", "SentimentClassifier"),
+    "language": ("recur.predict.language", "LanguageModel"),
 }
 
 

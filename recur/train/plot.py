@@ -67,6 +67,24 @@ def plot_training(log: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+def plot_losses(log: Sequence[Mapping[str, Any]]) -> bytes:
+    """Nats a character by epoch, on the training text as it was learned (`loss`) and on dev (`dev`), as PNG."""
+    if not log:
+        raise RecurError("training plot: the log is empty; train for at least one epoch")
+    figure = _figure(6.4, 3.6)
+    axes = figure.subplots()
+    epochs = np.arange(1, len(log) + 1)
+    axes.plot(epochs, [float(row["loss"]) for row in log], marker=".", color="#333333", label="training")
+    dev = [float(row["dev"]) for row in log]
+    axes.plot(epochs, dev, marker=".", color=COLOURS[1], label="dev")
+    axes.annotate(f"{min(dev):.3f}", (epochs[int(np.argmin(dev))], min(dev)), (0, -12), textcoords="offset points")
+    axes.set(xlabel="epoch", ylabel="nats a character")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#eeeeee")
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
 def plot_reliability(confidence: NDArray[np.floating[Any]], good: NDArray[np.bool_]) -> bytes:
     """How far a confidence can be believed, as PNG. confidence [N] in 0..1, good [N]: was the caption acceptable?
 
