@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from recur.bundle.check_heads import check_classifier, check_detector
 from recur.data.text import Vocabulary
 from recur.engine.decoder import caption_shapes
 from recur.engine.reference import GATES
@@ -98,4 +99,8 @@ def _check_caption(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], c
 
 
 Check = Callable[[Mapping[str, Any], Mapping[str, FloatArray], Mapping[str, bytes]], None]
-CHECKS: Final[dict[str, Check]] = {"caption": _check_caption}
+CHECKS: Final[dict[str, Check]] = {
+    "caption": _check_caption,
+    "classify": check_classifier,
+    "detect": check_detector,
+}

@@ -11,11 +11,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from recur.cli import bench, caption, evaluate, explain, library, models, train
+from recur.cli import bench, caption, classify, detect, evaluate, explain, library, models, train
 from recur.cli.terminal import prepare_streams, visible
 from recur.errors import RecurError
 
-COMMANDS = (caption.add, evaluate.add, explain.add, library.add, train.add, bench.add, models.add)
+COMMANDS = (
+    caption.add,
+    detect.add,
+    classify.add,
+    evaluate.add,
+    explain.add,
+    library.add,
+    train.add,
+    bench.add,
+    models.add,
+)
 
 
 class _Version(argparse.Action):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recur.cli import train_caption
+from recur.cli import train_caption, train_heads
 from recur.cli.options import Commands
 
-TASKS = (train_caption.add,)
+TASKS = (train_caption.add, train_heads.add)
 
 
 def add(commands: Commands) -> None:

@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 # task -> (module, class) of what predicts it; imported when a model of that task is loaded
-PREDICTORS = {"caption": ("recur.predict.caption", "Captioner")}
+PREDICTORS = {
+    "caption": ("recur.predict.caption", "Captioner"),
+    "classify": ("recur.predict.classify", "Classifier"),
+    "detect": ("recur.predict.detect", "Detector"),
+}
 
 
 def predictor(task: str) -> Callable[..., Any]:
