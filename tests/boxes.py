@@ -39,3 +39,24 @@ def write_boxed(folder: Path, count: int = 16, width: int = 96, height: int = 64
     (folder / "annotations.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     (folder / "classes.json").write_text(json.dumps({name: f"{name} {name}s" for name in COLOURS}), encoding="utf-8")
     return folder
+
+
+def write_seeing_captioner(path: Path, *, size: int = 64, ranges: bool = True) -> Path:
+    """A captioner with random weights on a tiny trunk of recur's own kind, which heads can stand on."""
+    import torch
+    from helpers import random_weights, tiny_meta, tiny_vocabulary
+
+    from recur.bundle import write_bundle
+    from recur.nn.export import export_trunk
+    from recur.nn.vision import Trunk
+    from recur.train.quantize import measure_ranges
+
+    torch.manual_seed(0)
+    trunk = Trunk((8, 16, 16, 24), (1, 1, 1, 1)).eval().fold()
+    pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
+    encoded = export_trunk(trunk, ranges=measure_ranges(trunk, [pixels]) if ranges else None)
+    encoder = {"file": "encoder.onnx", "size": size, "grid": [size // 32, size // 32], "channels": 24}
+    meta = tiny_meta(name="captioner", encoder=encoder)
+    sizes = {key: meta[key] for key in ("cell", "hidden", "layers", "embedding", "attention")}
+    weights = random_weights(0, **sizes, vocabulary=meta["vocabulary_size"], channels=24)
+    return write_bundle(path, meta, weights, tokenizer=tiny_vocabulary(), encoder=encoded, card="# tiny\n")

@@ -46,7 +46,8 @@ def attach(encoded: bytes, emit: Emit, *, ranges: Ranges | None = None, prefix: 
     """
     trunk = import_trunk(encoded)
     own = ranges_of(encoded)
-    below = Graph(own, quantize=True)
+    stored = {entry.name for entry in onnx.load_from_string(encoded).graph.initializer}
+    below = Graph(own, quantize="stem.conv.weight.scale" in stored)  # as it was written: the names follow from it
     emit_trunk(below, trunk)
     whole = own is not None and ranges is not None
     graph = Graph(ranges if whole else None, quantize=True, prefix=prefix)
