@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recur.bundle import BundleError, read_meta
+from recur.bundle import Bundle, BundleError, read_bundle, read_meta
 from recur.bundle.checks import META
 from recur.errors import RecurError
 from recur.files import stepped_aside
 
 EMBEDDED = Path(__file__).parent / "bundles"
+EMBEDDED_TRUNK = "captioner"  # the model whose trunk heads without one of their own stand on
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,26 @@ def resolve(name_or_path: str | Path) -> Path:
     if path.name != str(name_or_path) or path.suffix:
         raise BundleError(f"{path}: no such bundle; expected a folder or .zip, or the name of a model ({there})")
     raise RecurError(f"no model named {str(name_or_path)!r}; embedded models: {there}; choose one, or give a path")
+
+
+def whole_encoder(bundle: Bundle) -> bytes:
+    """The complete graph of a bundle that sees: a head that shares another model's trunk is put on it.
+
+    Errors: BundleError when there is no encoder, or the trunk that is here is not the one that the head was made for.
+    """
+    if bundle.encoder is None:
+        raise BundleError(f"{bundle.path}: this bundle has no encoder; name one that looks at pictures")
+    trunk = bundle.meta.get("encoder", {}).get("trunk")
+    if trunk is None:
+        return bundle.encoder
+    model = str(trunk["model"])
+    below = read_bundle(EMBEDDED / model).encoder if model in _names() else None
+    if below is None or hashlib.sha256(below).hexdigest() != trunk["sha256"]:
+        raise BundleError(
+            f"{bundle.path}: a head for another trunk than that of the model {model!r} here; get both from one release "
+            "of recur, or train it again"
+        )
+    return below + bundle.encoder
 
 
 def _names() -> list[str]:

@@ -28,9 +28,10 @@ def test_exported_names() -> None:
 def test_fields_of_results() -> None:
     assert [field.name for field in dataclasses.fields(Caption)] == [
         "path", "caption", "language", "confidence", "log_prob", "words", "n_best", "model", "width", "height", "notes",
+        "objects",
     ]  # fmt: skip
     assert [field.name for field in dataclasses.fields(Word)] == [
-        "word", "log_prob", "alternatives", "region", "attention",
+        "word", "log_prob", "alternatives", "region", "attention", "object",
     ]  # fmt: skip
 
 

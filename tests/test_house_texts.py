@@ -19,7 +19,7 @@ from recur.cli.reference import reference
 ROOT = Path(__file__).parent.parent
 READMES = (ROOT / "README.md", ROOT / "README.zh.md")
 PAGES = [*READMES, *sorted((ROOT / "docs").glob("*.md"))]
-RECIPES = sorted((ROOT / "recipes").iterdir())
+RECIPES = sorted((ROOT / "recipes").glob("*.sh"))
 FOLDERS = ("recur", "tests", "examples", "docs", "recipes", "benchmarks", "scripts", ".ci")
 FILES = ("README.md", "README.zh.md", "CHANGELOG.md", "Makefile", "pyproject.toml", ".gitignore")
 TEXT = frozenset({".py", ".md", ".css", ".js", ".json", ".toml", ".sh", ""})

@@ -198,8 +198,8 @@ def test_groups_grow_and_failures_at_the_front_go_on_at_once(
 ) -> None:
     sizes: list[int] = []
     see = captioner._see
-    monkeypatch.setattr(captioner, "_see", lambda group: sizes.append(len(group)) or see(group))
-    monkeypatch.setattr("recur.predict.caption.IDLE_SECONDS", 10.0)
+    monkeypatch.setattr(captioner, "_see", lambda group, settings: sizes.append(len(group)) or see(group, settings))
+    monkeypatch.setattr("recur.predict.pictures.IDLE_SECONDS", 10.0)
     missing = Path("missing.jpg")
     results = list(captioner.stream([missing, *photos, *photos[:3], missing, missing, *photos], batch=6))
     assert len(results) == 20
@@ -216,11 +216,11 @@ def test_the_next_group_is_encoded_while_one_is_searched(
     second = threading.Event()
     see = captioner._see
 
-    def note(group: Any) -> Any:
+    def note(group: Any, settings: Any) -> Any:
         seen.append(len(group))
         if len(seen) == 2:
             second.set()
-        return see(group)
+        return see(group, settings)
 
     monkeypatch.setattr(captioner, "_see", note)
     stream = captioner.stream(photos, batch=2)

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from recur.bundle.check_heads import check_classifier, check_detector
 from recur.bundle.language import check_language
 from recur.bundle.sentiment import check_sentiment
 from recur.data.text import Vocabulary
@@ -100,4 +101,10 @@ def _check_caption(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], c
 
 
 Check = Callable[[Mapping[str, Any], Mapping[str, FloatArray], Mapping[str, bytes]], None]
-CHECKS: Final[dict[str, Check]] = {"caption": _check_caption, "sentiment": check_sentiment, "language": check_language}
+CHECKS: Final[dict[str, Check]] = {
+    "caption": _check_caption,
+    "sentiment": check_sentiment,
+    "language": check_language,
+    "classify": check_classifier,
+    "detect": check_detector,
+}

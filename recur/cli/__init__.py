@@ -11,20 +11,22 @@ import os
 import sys
 from collections.abc import Sequence
 
-from recur.cli import bench, caption, evaluate, explain, generate, library, models, sentiment, train
+from recur.cli import bench, caption, classify, detect, evaluate, explain, generate, library, models, sentiment, train
 from recur.cli.terminal import prepare_streams, visible
 from recur.errors import RecurError
 
 COMMANDS = (
     caption.add,
+    detect.add,
+    classify.add,
     sentiment.add,
+    generate.add,
     evaluate.add,
     explain.add,
     library.add,
     train.add,
     bench.add,
     models.add,
-    generate.add,
 )
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from recur.cli.detect import add_objects, columns, load_detector
 from recur.cli.options import Commands, add_max_pixels, add_model, add_search, whole
 from recur.cli.terminal import json_line, visible
 from recur.progress import Progress
@@ -46,6 +47,7 @@ def add(commands: Commands) -> None:
     )
     add_max_pixels(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_objects(parser)
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="also write a page that shows where each word came from"
     )
@@ -66,6 +68,9 @@ def caption(
     batch: int = 16,
     max_pixels: int | None = None,
     json: bool = False,
+    objects: bool = False,
+    detector: str = "detector",
+    min_score: float = 0.3,
     html: Path | None = None,
     html_limit: int = 20,
 ) -> int:
@@ -81,6 +86,7 @@ def caption(
         check_page(html)
     most = MAX_PIXELS if max_pixels is None else max_pixels
     captioner = load(model)
+    finder = load_detector(detector) if objects else None
     results = captioner.stream_languages(
         listing,
         lang if lang is not None else captioner.languages[:1],
@@ -89,7 +95,9 @@ def caption(
         batch=batch,
         min_confidence=min_confidence,
         max_pixels=most,
-        words=json or html is not None,
+        words=json or html is not None or objects,
+        detector=finder,
+        min_score=min_score,
     )
     shown: list[tuple[Caption, ...]] = []
     failed = left_out = False
@@ -130,4 +138,16 @@ def readable(result: Caption, *, plain: bool, tagged: bool) -> str:
         language = [result.language] if tagged else []
         first = "\t".join([visible(str(result.path)), *language, visible(text), confidence])
     others = [f"    {rank}. {visible(each)}" for rank, (each, _) in enumerate(result.n_best[1:], start=2)]
-    return "\n".join([first, *others])
+    return "\n".join([first, *others, *found_lines(result)])
+
+
+def found_lines(result: Caption) -> list[str]:
+    """An indented line for each object, with the words that speak of it."""
+    lines = []
+    for place, each in enumerate(result.objects or ()):
+        words = [word.word for word in result.words if word.object == place]
+        said = ("" if result.language in ("zh", "ja", "th") else " ").join(words)
+        lines.append(
+            "\t".join(["    " + columns(each)[0], *columns(each)[1:], *([f'"{visible(said)}"'] if said else [])])
+        )
+    return lines

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from recur.cli import evaluate_caption, evaluate_language, evaluate_sentiment
+from recur.cli import evaluate_caption, evaluate_detect, evaluate_grounding, evaluate_language, evaluate_sentiment
 from recur.cli.options import Commands
 
-TASKS = (evaluate_caption.add, evaluate_sentiment.add, evaluate_language.add)
+TASKS = (
+    evaluate_caption.add,
+    evaluate_sentiment.add,
+    evaluate_language.add,
+    evaluate_detect.add,
+    evaluate_grounding.add,
+)
 
 
 def add(commands: Commands) -> None:

@@ -76,12 +76,12 @@ def _number(text: str) -> float:
     return value
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, default: str = "captioner") -> None:
     """`--model`, the same wherever a bundle is read."""
     parser.add_argument(
         "--model",
         metavar="NAME_OR_PATH",
-        default="captioner",
+        default=default,
         help="a name from `recur models`, or the path of a bundle",
     )
 

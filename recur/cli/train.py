@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from recur.cli import train_caption, train_language, train_sentiment
+from recur.cli import train_caption, train_heads, train_language, train_sentiment
 from recur.cli.options import Commands
 
-TASKS = (train_caption.add, train_sentiment.add, train_language.add)
+TASKS = (
+    train_caption.add,
+    train_sentiment.add,
+    train_language.add,
+    train_heads.add,
+)
 
 
 def add(commands: Commands) -> None:

@@ -84,6 +84,15 @@ class Encoder:
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> Array:
         """Features [B, R, F] of pixels [B, Y, X, 3]. Errors: RecurError when the graph refuses their size."""
+        return self._shape(self.raw(pixels, [self._output])[0])
+
+    def both(self, pixels: npt.NDArray[np.uint8], others: Sequence[str]) -> tuple[Array, list[Array]]:
+        """Features [B, R, F], and other outputs of the same pass as the graph gives them: those of a head."""
+        first, *rest = self.raw(pixels, [self._output, *others])
+        return self._shape(first), rest
+
+    def raw(self, pixels: npt.NDArray[np.uint8], outputs: Sequence[str]) -> list[Array]:
+        """Outputs of the graph as they are, for pixels [B, Y, X, 3]."""
         if pixels.ndim != 4 or pixels.shape[3] != 3:
             raise RecurError(f"encoder: pixels of shape {list(pixels.shape)}; expected [pictures, rows, columns, 3]")
         planes: npt.NDArray[Any] = pixels if self._colours_last else pixels.transpose(0, 3, 1, 2)
@@ -92,20 +101,20 @@ class Encoder:
             planes -= self._mean
             planes *= self._scale
         if not self._batch:
-            return self._shape(self._run(planes))
-        parts = []
+            return self._run(planes, outputs)
+        parts: list[list[Array]] = []
         for at in range(0, len(planes), self._batch):
             part = planes[at : at + self._batch]
             padding = np.zeros((self._batch - len(part), *part.shape[1:]), part.dtype)
-            parts.append(self._run(np.concatenate([part, padding]))[: len(part)])
-        return self._shape(np.concatenate(parts))
+            parts.append([each[: len(part)] for each in self._run(np.concatenate([part, padding]), outputs)])
+        return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
-    def _run(self, planes: npt.NDArray[Any]) -> Array:
+    def _run(self, planes: npt.NDArray[Any], outputs: Sequence[str]) -> list[Array]:
         try:
-            features: Array = self._session.run([self._output], {self._input: planes})[0]
+            found: list[Array] = self._session.run(list(outputs), {self._input: planes})
         except Exception as error:
             raise RecurError(f"encoder: refuses pixels of shape {list(planes.shape)} ({_first_line(error)})") from error
-        return features
+        return found
 
     def _shape(self, features: Array) -> Array:
         if features.ndim not in (2, 4):

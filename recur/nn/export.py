@@ -30,15 +30,15 @@ STRUCTURE = "recur.trunk"  # the metadata entry with widths and depths
 Ranges = Mapping[str, tuple[float, float]]  # least and greatest value of each point of the network
 
 
-class _Graph:
+class Graph:
     """Nodes and weights as they come. `ranges`: compute in 8-bit numbers; None: in floating point."""
 
-    def __init__(self, ranges: Ranges | None = None, *, quantize: bool = True) -> None:
+    def __init__(self, ranges: Ranges | None = None, *, quantize: bool = True, prefix: str = "") -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[onnx.TensorProto] = []
         self.points: dict[str, str] = {}  # name of a place where values become 8-bit -> tensor before it
         self.scales: dict[str, float] = {}  # tensor that comes out of 8-bit numbers -> what 1 of them stands for
-        self.ranges, self.quantize = ranges, quantize
+        self.ranges, self.quantize, self.prefix = ranges, quantize, prefix
         self.count = 0
 
     def constant(self, name: str, value: NDArray[np.generic]) -> str:
@@ -47,7 +47,7 @@ class _Graph:
 
     def add(self, kind: str, inputs: list[str], **attributes: Any) -> str:
         self.count += 1
-        output = f"{kind.lower()}_{self.count}"
+        output = f"{self.prefix}{kind.lower()}_{self.count}"
         self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
         return output
 
@@ -139,7 +139,7 @@ def _stem_for_space_to_depth(stem: Shrink) -> torch.nn.Conv2d:
     return twin
 
 
-def _emit(graph: _Graph, trunk: Trunk) -> None:
+def emit_trunk(graph: Graph, trunk: Trunk) -> None:
     """All nodes from `pixels` to `features`."""
     x = graph.add("Relu", [graph.conv(graph.stem_input(), "stem.conv", _stem_for_space_to_depth(trunk.stem))])
     x = graph.point(x, "stem.out")
@@ -169,21 +169,21 @@ def export_trunk(trunk: Trunk, *, quantize: bool = True, ranges: Ranges | None =
     `pixels` are float [B, 3, Y, X] in 0..255 when it computes in floating point; with the `ranges` of `watch_trunk`'s
     outputs it computes in 8-bit numbers, and they are uint8 [B, Y, X, 3]. `quantize`: weights are stored in 8 bits.
     """
-    graph = _Graph(ranges, quantize=quantize or ranges is not None)
-    _emit(graph, trunk)
+    graph = Graph(ranges, quantize=quantize or ranges is not None)
+    emit_trunk(graph, trunk)
     return _model(graph, trunk, [])
 
 
 def watch_trunk(trunk: Trunk) -> bytes:
     """As `export_trunk` in floating point, but every point that `ranges` must name is an output of its name as well."""
-    graph = _Graph()
-    _emit(graph, trunk)
+    graph = Graph()
+    emit_trunk(graph, trunk)
     for name, tensor in graph.points.items():
         graph.nodes.append(helper.make_node("Identity", [tensor], [name]))
     return _model(graph, trunk, list(graph.points))
 
 
-def _model(graph: _Graph, trunk: Trunk, watched: list[str]) -> bytes:
+def _model(graph: Graph, trunk: Trunk, watched: list[str]) -> bytes:
     if graph.ranges is None:
         pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["B", 3, "Y", "X"])
     else:

@@ -115,9 +115,14 @@ class Trunk(nn.Module):
     def channels(self) -> int:
         return self.widths[-1]
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def start(self, pixels: Tensor) -> Tensor:
+        """What the first of `layers` reads: the stem's map of stride 4."""
         x = functional.pixel_unshuffle((pixels.float() - PIXEL_MEAN) / PIXEL_SCALE, PATCH)
-        out: Tensor = self.layers(self.stem(x.contiguous(memory_format=torch.channels_last)))
+        out: Tensor = self.stem(x.contiguous(memory_format=torch.channels_last))
+        return out
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        out: Tensor = self.layers(self.start(pixels))
         return out
 
 

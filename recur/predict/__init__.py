@@ -11,6 +11,8 @@ PREDICTORS = {
     "caption": ("recur.predict.caption", "Captioner"),
     "sentiment": ("recur.predict.sentiment", "SentimentClassifier"),
     "language": ("recur.predict.language", "LanguageModel"),
+    "classify": ("recur.predict.classify", "Classifier"),
+    "detect": ("recur.predict.detect", "Detector"),
 }
 
 

@@ -9,15 +9,14 @@ B pictures, R grid cells, gy and gx rows and columns of the grid.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 from PIL.Image import Image
 
 from recur.bundle import Bundle, BundleError
@@ -28,12 +27,14 @@ from recur.engine.reference import Array
 from recur.engine.search import Hypothesis
 from recur.engine.vision import Encoder, processors
 from recur.errors import InputError, RecurError
+from recur.predict.detect import MIN_SCORE, OUTPUTS, Detected, Detector, check_scores
+from recur.predict.grounding import tie
+from recur.predict.pictures import Group, groups, is_picture, picture_name
 from recur.predict.voice import Voice, make_voice
 
-REGION_THRESHOLD = 0.5  # a cell belongs to a word's region from this share of the strongest cell's attention on
-IDLE_SECONDS = 0.1  # a stream no longer waits for a batch to fill up when its source has given nothing for so long
+_Looked: TypeAlias = tuple[Array, list[tuple[Array, Array]] | None]  # features [B, R, F], a head's answers
 
-_Group: TypeAlias = list[tuple[Source, Square | InputError]]
+REGION_THRESHOLD = 0.5  # a cell belongs to a word's region from this share of the strongest cell's attention on
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Word:
     `region` (x0, y0, x1, y1) is the tight box, in pixels of the picture as a person sees it, around the cells
     that have at least half of the strongest cell's attention and touch it, directly or through others of the kind;
     `attention` [gy, gx] adds up to 1. Both are None when the model reads the picture only once, at the start.
+    `object` is the place in the caption's `objects` of what the word speaks of; then `region` is its box.
     """
 
     word: str
@@ -51,6 +53,7 @@ class Word:
     alternatives: tuple[tuple[str, float], ...]
     region: tuple[int, int, int, int] | None
     attention: Array | None = field(default=None, compare=False, repr=False)
+    object: int | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Caption:
     it was calibrated at the model's own beam and is less exact at others.
     `log_prob` is that of the whole sentence with its end. `n_best` are the best captions, this one first, each with its
     `log_prob`. `path` is None for a picture that was not a file; `width` and `height` are its size as a person sees it.
+    `objects` are those that a detector found in the same pass, None when none was asked.
     """
 
     path: str | None
@@ -76,9 +80,11 @@ class Caption:
     width: int = 0
     height: int = 0
     notes: tuple[str, ...] = ()
+    objects: tuple[Detected, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The caption as one plain object, ready for `json.dumps`."""
+        found = self.objects
         return {
             "path": self.path,
             "caption": self.caption,
@@ -91,10 +97,12 @@ class Caption:
                     "log_prob": round(word.log_prob, 4),
                     "alternatives": [[other, round(probability, 4)] for other, probability in word.alternatives],
                     "region": None if word.region is None else list(word.region),
+                    **({} if found is None else {"object": word.object}),
                 }
                 for word in self.words
             ],
             "n_best": [[caption, round(log_prob, 4)] for caption, log_prob in self.n_best],
+            **({} if found is None else {"objects": [each.to_json() for each in found]}),
             "model": self.model,
         }
 
@@ -120,6 +128,8 @@ class Captioner:
         )
         self._vocabulary = bundle.vocabulary()
         self._voices: dict[str, Voice] = {}
+        self._threads = threads
+        self._paired: tuple[Detector, Encoder | None] | None = None
 
     def __call__(
         self,
@@ -132,19 +142,22 @@ class Captioner:
         min_confidence: float | None = None,
         max_pixels: int = MAX_PIXELS,
         words: bool = True,
+        detector: Detector | None = None,
+        min_score: float = MIN_SCORE,
     ) -> list[Caption]:
         """A caption for each picture: paths, bytes of files, PIL images or arrays [Y, X, 3], or a single one of these.
 
         `lang` is the model's first language when None; `beam` the model's own width when None. Below
         `min_confidence` the `caption` is None; pictures of more than `max_pixels` pixels are refused. Without `words`
-        the captions leave them out, which saves time.
+        the captions leave them out, which saves time. With a `detector` the captions have `objects` of at least
+        `min_score`, and nouns that speak of one have its box as their region; if both stand on one trunk, it runs once.
         Errors: InputError for the first picture that cannot be read; RecurError for an option that makes no sense.
         """
-        settings = _Settings(self, (lang,), beam, n_best, batch, min_confidence, max_pixels, words)
-        if isinstance(pictures, (str, Path, bytes, Image)) or _is_picture(pictures):
+        settings = _Settings(self, (lang,), beam, n_best, batch, min_confidence, max_pixels, words, detector, min_score)
+        if isinstance(pictures, (str, Path, bytes, Image)) or is_picture(pictures):
             # One alone has nothing to run beside: threads would only cost it a fifth of its time.
-            group: _Group = [(pictures, read_square(pictures, size=self.size, max_pixels=max_pixels))]
-            results = closing(self._describe(group, self._see(group), settings))
+            group: Group = [(pictures, read_square(pictures, size=self.size, max_pixels=max_pixels))]
+            results = closing(self._describe(group, self._see(group, settings), settings))
         else:
             results = closing(self._stream(pictures, settings, eager=False))
         out: list[Caption] = []
@@ -166,13 +179,15 @@ class Captioner:
         min_confidence: float | None = None,
         max_pixels: int = MAX_PIXELS,
         words: bool = True,
+        detector: Detector | None = None,
+        min_score: float = MIN_SCORE,
     ) -> Iterator[Caption | InputError]:
         """Captions of any number of pictures, in order, as they are ready; one that fails gives its InputError.
 
         Pictures are read by other threads while captions are computed, a few batches ahead at most: memory stays flat.
         `paths` is iterated in a thread of its own; when it is slow (a pipe), what it gave is not kept waiting.
         """
-        settings = _Settings(self, (lang,), beam, n_best, batch, min_confidence, max_pixels, words)
+        settings = _Settings(self, (lang,), beam, n_best, batch, min_confidence, max_pixels, words, detector, min_score)
         return (result if isinstance(result, InputError) else result[0] for result in self._stream(paths, settings))
 
     def stream_languages(
@@ -186,10 +201,13 @@ class Captioner:
         min_confidence: float | None = None,
         max_pixels: int = MAX_PIXELS,
         words: bool = True,
+        detector: Detector | None = None,
+        min_score: float = MIN_SCORE,
     ) -> Iterator[tuple[Caption, ...] | InputError]:
         """As `stream`, but one caption in each of `languages` (all of the model's when None) for every picture."""
         chosen = self.languages if languages is None else tuple(languages)
-        return self._stream(paths, _Settings(self, chosen, beam, n_best, batch, min_confidence, max_pixels, words))
+        settings = _Settings(self, chosen, beam, n_best, batch, min_confidence, max_pixels, words, detector, min_score)
+        return self._stream(paths, settings)
 
     def search(
         self,
@@ -242,35 +260,64 @@ class Captioner:
             ahead=2 * settings.batch,
             max_pixels=settings.max_pixels,
         )
-        groups = _groups(pictures, settings.batch, eager=eager)
-        seen = Ahead(self._see, groups, workers=1, ahead=1, name="recur-encoder")
+        together = groups(pictures, settings.batch, eager=eager)
+        seen = Ahead(partial(self._see, settings=settings), together, workers=1, ahead=1, name="recur-encoder")
         try:
-            for group, features in seen:
-                yield from self._describe(group, features, settings)
+            for group, looked in seen:
+                yield from self._describe(group, looked, settings)
         finally:
             pictures.close()  # first, because the other one may wait for it
             seen.close()
 
-    def _see(self, group: _Group) -> Array | None:
+    def _see(self, group: Group, settings: _Settings) -> _Looked | None:
+        """Features of a group, and with a detector the answers of its head."""
         squares = [item.pixels for _, item in group if not isinstance(item, InputError)]
-        return self.encoder(np.stack(squares)) if squares else None
+        if not squares:
+            return None
+        if settings.detector is None:
+            return self.encoder(np.stack(squares)), None
+        pixels, detector = np.stack(squares), settings.detector
+        both = self._pair(detector)
+        if both is None:
+            return self.encoder(pixels), detector.look(pixels)
+        features, (scores, boxes) = both.both(pixels, OUTPUTS)
+        self.encoder.grid = both.grid
+        return features, detector.checked(scores, boxes)
+
+    def _pair(self, detector: Detector) -> Encoder | None:
+        """One graph with the features and the detector's answers; None where that looks with a trunk of its own."""
+        if self._paired is None or self._paired[0] is not detector:
+            if detector.size != self.size:
+                raise RecurError(
+                    f"model {detector.name!r} looks at {detector.size} pixels, {self.name!r} at {self.size}; "
+                    "expected the same; use them one after the other"
+                )
+            encoded = self.bundle.encoder
+            together = encoded is not None and detector.graph.startswith(encoded)
+            self._paired = (detector, Encoder(detector.graph, threads=self._threads) if together else None)
+        return self._paired[1]
 
     def _describe(
-        self, group: _Group, features: Array | None, settings: _Settings
+        self, group: Group, looked: _Looked | None, settings: _Settings
     ) -> Generator[tuple[Caption, ...] | InputError, None, None]:
         """Captions of a group in all languages, failures in their places."""
+        features, answers = (None, None) if looked is None else looked
         found = (
             voice.search_with_runner_up(features, settings.width(voice), settings.n_best)
             for voice in settings.voices
             if features is not None
         )
         rows = zip(*found, strict=True)
+        seen = iter(answers or ())
         for source, item in group:
             if isinstance(item, InputError):
                 yield item
             else:
+                objects = None
+                if answers is not None and settings.detector is not None:
+                    objects = settings.detector.objects(*next(seen), item, min_score=settings.min_score)
                 yield tuple(
-                    self._caption(hypotheses, item, _name(source), voice, settings)
+                    self._caption(hypotheses, item, picture_name(source), voice, settings, objects)
                     for hypotheses, voice in zip(next(rows), settings.voices, strict=True)
                 )
 
@@ -281,6 +328,7 @@ class Captioner:
         name: str | None,
         voice: Voice,
         settings: _Settings,
+        objects: tuple[Detected, ...] | None,
     ) -> Caption:
         best = hypotheses[0]
         confidence = voice.confidence(hypotheses)
@@ -295,20 +343,35 @@ class Captioner:
             language=voice.language,
             confidence=confidence,
             log_prob=best.log_prob,
-            words=self._words(best, square, voice) if sure and settings.words else (),
+            words=self._words(best, square, voice, objects, settings.detector) if sure and settings.words else (),
             n_best=texts if sure else (),
             model=self.name,
             width=square.width,
             height=square.height,
             notes=tuple(square.notes),
+            objects=objects,
         )
 
-    def _words(self, best: Hypothesis, square: Square, voice: Voice) -> tuple[Word, ...]:
+    def _words(
+        self,
+        best: Hypothesis,
+        square: Square,
+        voice: Voice,
+        objects: tuple[Detected, ...] | None,
+        detector: Detector | None,
+    ) -> tuple[Word, ...]:
         grids: Sequence[Array | None] = [None] * len(best.tokens)
         regions: Sequence[tuple[int, int, int, int] | None] = [None] * len(best.tokens)
         if best.attention is not None and len(best.tokens):
             stacked = best.attention.reshape(len(best.tokens), *self.encoder.grid)
             grids, regions = list(stacked), attended_regions(stacked, square.width, square.height)
+        places: Sequence[int | None] = [None] * len(best.tokens)
+        if objects is not None and detector is not None:
+            texts = [voice.words[token] for token in best.tokens]
+            places = tie(texts, voice.language, grids, objects, detector, width=square.width, height=square.height)
+            regions = [
+                region if at is None else _whole(objects[at].box) for region, at in zip(regions, places, strict=True)
+            ]
         return tuple(
             Word(
                 word=voice.words[token],
@@ -319,6 +382,7 @@ class Captioner:
                 ),
                 region=regions[place],
                 attention=grids[place],
+                object=places[place],
             )
             for place, token in enumerate(best.tokens)
         )
@@ -337,7 +401,10 @@ class _Settings:
         min_confidence: float | None,
         max_pixels: int = MAX_PIXELS,
         words: bool = True,
+        detector: Detector | None = None,
+        min_score: float = MIN_SCORE,
     ) -> None:
+        check_scores(min_score, 1, batch)
         for name, value in (("beam", 1 if beam is None else beam), ("n_best", n_best), ("batch", batch)):
             if not 1 <= value <= 1024:
                 raise RecurError(f"{name} {value}; expected 1 to 1024; choose another")
@@ -355,6 +422,7 @@ class _Settings:
                     )
         self.beam, self.n_best, self.batch = beam, n_best, batch
         self.min_confidence, self.max_pixels, self.words = min_confidence, max_pixels, words
+        self.detector, self.min_score = detector, min_score
 
     def width(self, voice: Voice) -> int:
         """How many hypotheses the search keeps."""
@@ -362,6 +430,11 @@ class _Settings:
 
 
 # --------------------------------------------------------------------------------------------------------- the pieces
+
+
+def _whole(box: Sequence[float]) -> tuple[int, int, int, int]:
+    x0, y0, x1, y1 = (round(side) for side in box)
+    return x0, y0, x1, y1
 
 
 def attended_regions(attention: Array, width: int, height: int) -> list[tuple[int, int, int, int]]:
@@ -393,37 +466,3 @@ def attended_regions(attention: Array, width: int, height: int) -> list[tuple[in
         strict=True,
     )
     return [(round(x0), round(y0), round(x1), round(y1)) for x0, y0, x1, y1 in edges]
-
-
-def _groups(pictures: Ahead[Source, Square | InputError], batch: int, *, eager: bool) -> Iterator[_Group]:
-    """Pictures to be computed together, at most `batch` that can be read and twice as many in all.
-
-    `eager`: the first groups are small (1, 4, 16, ... pictures), so that something is there soon; failures at the
-    front go on at once; and nothing waits for a source that gives nothing.
-    """
-    size = 1 if eager else batch
-    group: _Group = []
-    good = 0
-    try:
-        for source, item in pictures:
-            group.append((source, item))
-            good += not isinstance(item, InputError)
-            full = good == size or len(group) == 2 * batch
-            if full or (eager and (good == 0 or pictures.idle(IDLE_SECONDS))):
-                yield group
-                size = min(4 * size, batch) if good else size
-                group, good = [], 0
-    except Exception:  # the source failed: what it gave before comes first
-        if group:
-            yield group
-        raise
-    if group:
-        yield group
-
-
-def _is_picture(pictures: object) -> TypeGuard[npt.NDArray[Any]]:
-    return isinstance(pictures, np.ndarray) and pictures.ndim <= 3
-
-
-def _name(source: Source) -> str | None:
-    return os.fspath(source) if isinstance(source, (str, Path)) else None

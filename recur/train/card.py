@@ -32,7 +32,7 @@ UNKNOWN: Final = "not stated"
 
 def render_card(meta: Mapping[str, Any]) -> str:
     """The card of a caption bundle as Markdown. `meta` is bundle.json; any part of it may be missing."""
-    name = _plain(meta.get("name") or "captioner")
+    name = plain(meta.get("name") or "captioner")
     training: Mapping[str, Any] = meta.get("training") or {}
     sections = [
         f"# {name}",
@@ -87,7 +87,7 @@ def _network(meta: Mapping[str, Any]) -> str:
         ("arithmetic of the encoder", _arithmetic(encoder)),
         ("search", _search(decode)),
     ]
-    return _table(("part", "size"), [(label, UNKNOWN if value is None else value) for label, value in rows])
+    return table(("part", "size"), [(label, UNKNOWN if value is None else value) for label, value in rows])
 
 
 def _arithmetic(encoder: Mapping[str, Any]) -> str:
@@ -115,17 +115,17 @@ def _search(decode: Mapping[str, Any]) -> str | None:
 def _data(training: Mapping[str, Any]) -> str:
     pictures = training.get("pictures")
     lines = [
-        f"- Trained on: {_plain(training.get('data_name') or 'captioned pictures of the person who trained it')}"
+        f"- Trained on: {plain(training.get('data_name') or 'captioned pictures of the person who trained it')}"
         + (f", {pictures} of them in the train split." if pictures else "."),
-        f"- SHA-256 of names, splits and captions: {_code(training.get('data'))}.",
-        f"- Picture encoder it started from: {_code(training.get('encoder'))}"
+        f"- SHA-256 of names, splits and captions: {code(training.get('data'))}.",
+        f"- Picture encoder it started from: {code(training.get('encoder'))}"
         + (", trained along." if training.get("finetune_encoder") else ", left as it was."),
     ]
     if training.get("init"):
-        lines.append(f"- Recurrent network it started from: {_code(training['init'])}.")
+        lines.append(f"- Recurrent network it started from: {code(training['init'])}.")
     terms = training.get("terms")
     lines.append(
-        f"- Terms: {_plain(terms)}"
+        f"- Terms: {plain(terms)}"
         if terms
         else "- Terms: not stated when it was trained. Those of the pictures, the captions and the encoder apply; ask "
         "the person who trained it before passing it on."
@@ -134,7 +134,7 @@ def _data(training: Mapping[str, Any]) -> str:
 
 
 def _training(training: Mapping[str, Any]) -> str:
-    command = _plain(training.get("command") or "")
+    command = plain(training.get("command") or "")
     parts = [f"```sh\n{command}\n```" if command else "The command was not recorded."]
     options = [(key, training[key]) for key in ("seed", "batch", "min_count") if training.get(key) is not None]
     if options:
@@ -156,7 +156,7 @@ def _training(training: Mapping[str, Any]) -> str:
         )
     if rows:
         heads = ("phase", "epochs", "loss", *(f"best dev CIDEr-D, {_language(lang)}, greedy" for lang in languages))
-        parts.append(_table(heads, rows))
+        parts.append(table(heads, rows))
     after = _after_phases(training.get("phases") or {})
     if after:
         parts += ["What each phase did, greedy captions of the dev split, scores times 100:", after]
@@ -178,7 +178,7 @@ def _after_phases(phases: Mapping[str, Mapping[str, Any]]) -> str:
         for lang, report in reports.items()
     ]
     heads = ("after", "language", *(label for _, label in scores), "distinct", "unfinished")
-    return _table(heads, rows) if rows else ""
+    return table(heads, rows) if rows else ""
 
 
 def _results(meta: Mapping[str, Any]) -> str:
@@ -197,16 +197,16 @@ def _results(meta: Mapping[str, Any]) -> str:
                     report.get("pictures", UNKNOWN),
                     report.get("distinct", UNKNOWN),
                     report.get("vocabulary", UNKNOWN),
-                    _number(report.get("mean_length"), 1),
+                    number(report.get("mean_length"), 1),
                     _percent(report.get("unfinished")),
                     _percent(report.get("empty")),
                 )
             )
         if rows:
-            parts.append(f"On the {_plain(split)} split, times 100:")
-            parts.append(_table(("language", "tokens", *(label for _, label in SCORES)), rows))
+            parts.append(f"On the {plain(split)} split, times 100:")
+            parts.append(table(("language", "tokens", *(label for _, label in SCORES)), rows))
             heads = ("language", "pictures", "distinct captions", "words used", "mean length", "unfinished", "empty")
-            parts.append(_table(heads, signs))
+            parts.append(table(heads, signs))
     if not parts:
         return "Nothing was measured."
     if "dev" in meta["results"]:
@@ -232,20 +232,20 @@ def _confidence(meta: Mapping[str, Any]) -> str:
                 _language(lang),
                 entry.get("criterion", UNKNOWN),
                 _percent(entry.get("acceptable")),
-                _number(entry.get("ece"), 3),
-                _number(entry.get("brier"), 3),
+                number(entry.get("ece"), 3),
+                number(entry.get("brier"), 3),
                 entry.get("measured", UNKNOWN),
             )
         )
     heads = ("language", "acceptable means", "acceptable", "expected calibration error", "Brier score", "measured by")
-    parts.append(_table(heads, rows))
+    parts.append(table(heads, rows))
     curves = {lang: entry["risk_coverage"] for lang, entry in calibration.items() if entry.get("risk_coverage")}
     if curves:
         shares = sorted({share for curve in curves.values() for share, _ in curve})
         risks = {lang: dict(map(tuple, curve)) for lang, curve in curves.items()}
         parts.append("When only the surest pictures are answered, so many answers are not acceptable:")
         parts.append(
-            _table(
+            table(
                 ("answered", *map(_language, curves)),
                 [(_percent(share, 0), *(_percent(risks[lang].get(share)) for lang in curves)) for share in shares],
             )
@@ -277,43 +277,46 @@ def _limits(meta: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------------- Markdown
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table in Markdown."""
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
 
 
 def _cell(value: object) -> str:
-    return _plain(value).replace("|", "\\|")
+    return plain(value).replace("|", "\\|")
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """On one line."""
     return " ".join(str(value).split())
 
 
-def _code(value: object) -> str:
-    return f"`{_plain(value).replace('`', '')}`" if value else UNKNOWN
+def code(value: object) -> str:
+    """In the type of code."""
+    return f"`{plain(value).replace('`', '')}`" if value else UNKNOWN
 
 
-def _number(value: Any, digits: int) -> str:
+def number(value: Any, digits: int) -> str:
+    """With so many digits after the point; what is not there or not finite is unknown."""
     return UNKNOWN if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _times_100(value: Any) -> str:
-    return _number(None if value is None else 100 * value, 1)
+    return number(None if value is None else 100 * value, 1)
 
 
 def _percent(value: Any, digits: int = 1) -> str:
-    return UNKNOWN if value is None else f"{_number(100 * value, digits)} %"
+    return UNKNOWN if value is None else f"{number(100 * value, digits)} %"
 
 
 def _by_language(value: Any) -> str:
     """5, or `0.4 (en), 0.8 (zh)` where it differs by language."""
     if not isinstance(value, Mapping):
-        return _plain(value)
+        return plain(value)
     if len({*value.values()}) == 1:
-        return _plain(next(iter(value.values())))
-    return ", ".join(f"{number} ({lang})" for lang, number in value.items())
+        return plain(next(iter(value.values())))
+    return ", ".join(f"{each} ({lang})" for lang, each in value.items())
 
 
 def _language(code: str) -> str:

@@ -32,8 +32,9 @@ from recur.data.images import iterate_pictures
 from recur.engine.vision import Encoder
 from recur.errors import InputError, RecurError
 from recur.files import write_atomically
-from recur.hub import models
+from recur.hub import models, whole_encoder
 from recur.nn.export import export_trunk, import_trunk
+from recur.nn.export_heads import without_heads
 from recur.nn.vision import Trunk
 from recur.train.checkpoint import Progress, StopRequest
 from recur.train.graph import INPUT, OUTPUT, conform, first_line, load_graph, load_session, picture_side, token_grid
@@ -199,9 +200,21 @@ def _bundle_encoder(spec: str) -> tuple[bytes, int]:
         bundle = read_bundle(own[0], task="caption")
     else:
         bundle = read_bundle(spec)
-    if not bundle.encoder:
-        raise RecurError(f"{spec}: this bundle has no encoder; name one that looks at pictures")
-    return bundle.encoder, int(bundle.meta["encoder"]["size"])
+    return whole_encoder(bundle), int(bundle.meta["encoder"]["size"])
+
+
+def trunk_of(spec: str) -> tuple[bytes | None, int | None]:
+    """The graph of the trunk that `spec` names, with its head off, and the size of its pictures where that is known.
+
+    None where `spec` is no file: a Hugging Face model.
+    """
+    path = Path(spec)
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        return path.read_bytes(), None
+    if spec == "embedded" or (path / "bundle.json").is_file() or path.is_file():
+        encoded, size = _bundle_encoder(spec)
+        return without_heads(encoded), size
+    return None, None
 
 
 def _open_onnx(

@@ -1,0 +1,297 @@
+"""`recur train detect`: a detection head on a frozen trunk, from pictures with boxes, written as a bundle.
+
+The trunk stays as it is, so that whatever else stands on it (the captioner) stays as good, and one pass of it serves
+both. Its maps of all pictures in some views are computed once (`pyramid.py`); then an epoch costs only the head.
+Every random choice is a function of (seed, epoch, step): a run that was killed and resumed ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recur.bundle import check_target
+from recur.data.boxes import BoxData, BoxedPicture, read_boxes
+from recur.errors import RecurError
+from recur.nn.detection import DetectionHead, detection_loss, grid_of, total_loss
+from recur.train.checkpoint import (
+    Progress,
+    StopRequest,
+    check_same_run,
+    copy_state,
+    epoch_order,
+    has_checkpoint,
+    load_checkpoint,
+    random_state,
+    restore_random_state,
+    save_checkpoint,
+    step_generator,
+)
+from recur.train.heads import open_trunk
+from recur.train.precision import autocast
+from recur.train.pyramid import Pyramids, cache_pyramids, in_view
+
+RATE, DECAY = 2e-3, 0.05
+WARM = 200  # steps
+AVERAGE = 0.998  # of the weights that are shipped: a running mean over the last steps (Polyak & Juditsky 1992)
+SHOWN = 0.35  # share of a box that a cut-out must show for the object to be learned there
+CLIP = 5.0
+
+
+@dataclass
+class Run:
+    """A head on its way, and where in the course it is."""
+
+    head: DetectionHead
+    average: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer
+    truth: list[tuple[NDArray[np.float64], NDArray[np.float32]]]
+    pyramids: Pyramids
+    seed: int
+    batch: int
+    steps: int
+    step: int
+    log: list[dict[str, Any]]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return max(1, len(self.pyramids.kept) // self.batch)
+
+    def advance(self) -> dict[str, float]:
+        """One step; the parts of its loss. Errors: RecurError when that is not finite."""
+        epoch, place = divmod(self.step, self.steps_per_epoch)
+        random = step_generator(seed=self.seed, epoch=epoch, step=place)
+        order = epoch_order(len(self.pyramids.kept), seed=self.seed, epoch=epoch)
+        rows = self.pyramids.kept[order[place * self.batch : (place + 1) * self.batch]]
+        views = random.integers(0, self.pyramids.views.shape[1], len(rows))
+        rate = RATE * min(1.0, (self.step + 1) / WARM) * (0.5 + 0.5 * math.cos(math.pi * self.step / self.steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        truth = [self._seen(int(row), int(view)) for row, view in zip(rows, views, strict=True)]
+        with autocast():
+            scores, boxes = self.head(self.pyramids.batch(rows, views))
+        losses = detection_loss(scores.float(), boxes.float(), grid_of(self.pyramids.shapes)[0], truth)
+        loss = total_loss(losses)
+        if not math.isfinite(float(loss.detach())):
+            raise RecurError(
+                f"step {self.step + 1}: the loss is not finite; the checkpoint of the last epoch is kept; train again "
+                "with another seed"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.head.parameters(), CLIP)
+        self.optimizer.step()
+        self.step += 1
+        share = min(AVERAGE, self.step / (self.step + 10))
+        for name, value in self.head.state_dict().items():
+            self.average[name].lerp_(value, 1 - share)
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _seen(self, row: int, view: int) -> tuple[Tensor, Tensor]:
+        boxes, labels = self.truth[row]
+        inner, shown = in_view(boxes, self.pyramids.views[row, view], least=SHOWN)
+        return torch.from_numpy(inner[shown].astype(np.float32)), torch.from_numpy(labels[shown])
+
+
+def truth_of(picture: BoxedPicture, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """The different boxes of a picture [M, 4] in shares of it, and the classes of each [M, N] as 0 and 1."""
+    counted = ~picture.ignored
+    boxes, places = np.unique(picture.shares()[counted], axis=0, return_inverse=True)
+    labels = np.zeros((len(boxes), classes), np.float32)
+    labels[places.reshape(-1), picture.labels[counted]] = 1
+    return boxes, labels
+
+
+def train_detect(
+    *,
+    data: Path,
+    out: Path,
+    images: Path | None = None,
+    encoder: str = "embedded",
+    init: str | Path | None = None,
+    data_name: str | None = None,
+    terms: str | None = None,
+    alike: Sequence[str] = (),
+    nouns: Sequence[str] = (),
+    share_trunk: bool = False,
+    epochs: int = 20,
+    batch: int = 32,
+    views: int = 4,
+    seconds: float | None = None,
+    seed: int = 1,
+    resume: bool = False,
+) -> Path:
+    """Train a detection head on the train split of `data`, measure it on its dev split, write the bundle `out`.
+
+    `alike`: classes that one object may have any of. `nouns`, each `LANG=FILE.json`: the words that name each class.
+    `share_trunk`: the bundle holds the head alone, for the captioner that comes with recur. `init`: start from the head
+    of this detector. Raises RecurError for data, encoders and checkpoints that cannot be used.
+    """
+    from recur.train.finish_detect import finish_detector, read_nouns
+
+    check_target(out)
+    torch.manual_seed(seed)
+    work = out.with_name(out.name + ".work")
+    found = read_boxes(data, images=images)
+    for line in found.problems:
+        print(f"warning: {line}", file=sys.stderr)
+    if found.unseen():
+        print(f"warning: no box to learn from for {', '.join(found.unseen())}; they will not be found", file=sys.stderr)
+    train, dev = found.split("train"), found.split("dev")
+    if not any(len(picture.boxes) for picture in train) or not len(dev):
+        raise RecurError(f"{data}: {len(train)} train and {len(dev)} dev pictures; expected some of each, with boxes")
+    odd = sorted({*alike} - {*found.classes})
+    if odd:
+        raise RecurError(
+            f"--alike: {', '.join(odd)} is no class of {data}; expected some of {', '.join(found.classes)}"
+        )
+    words = read_nouns(nouns, found.classes, data)
+    with StopRequest(seconds=seconds) as stop:
+        trunk = open_trunk(encoder, pictures=[picture.path for picture in train], share=share_trunk)
+        with Progress(total=len(train), label="maps") as progress:
+            pyramids = cache_pyramids(
+                trunk.encoded,
+                [picture.path for picture in train],
+                work / "maps",
+                size=trunk.size,
+                views=views,
+                seed=seed,
+                progress=progress,
+                stop=stop,
+            )
+        for problem in pyramids.problems:
+            print(f"warning: {problem}", file=sys.stderr)
+        if not pyramids.complete:
+            return _stopped(stop, work, out)
+        settings: dict[str, Any] = {
+            "data": boxes_hash(found),
+            "encoder": encoder,
+            "init": None if init is None else Path(init).name,
+            "alike": list(alike),
+            "epochs": epochs,
+            "batch": batch,
+            "views": views,
+            "seed": seed,
+        }
+        run = _begin(pyramids, train, len(found.classes), settings, init=init)
+        if not _course(run, work / "checkpoint", settings, stop=stop, resume=resume):
+            return _stopped(stop, work, out)
+    run.head.load_state_dict(run.average)
+    meta = {
+        "task": "detect",
+        "name": out.stem,
+        "classes": list(found.classes),
+        "alike": [list(alike)] if alike else [],
+        "training": {
+            **settings,
+            "data_name": data_name,
+            "terms": terms,
+            "command": shlex.join(["recur", *sys.argv[1:]]),
+            "pictures": len(train),
+            "boxes": sum(len(picture.boxes) for picture in train),
+            "log": run.log,
+        },
+    }
+    finish_detector(out, run.head, trunk, meta, words, train=train, dev=dev)
+    return out
+
+
+def _begin(
+    pyramids: Pyramids,
+    train: Sequence[BoxedPicture],
+    classes: int,
+    settings: dict[str, Any],
+    *,
+    init: str | Path | None,
+) -> Run:
+    head = DetectionHead(pyramids.channels, classes)
+    if init is not None:
+        from recur.train.finish_detect import head_of
+
+        head.load_state_dict(head_of(init, head).state_dict())
+    head.train()
+    decay = [p for p in head.parameters() if p.ndim > 1]
+    rest = [p for p in head.parameters() if p.ndim <= 1]
+    optimizer = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}],
+        lr=RATE,
+        betas=(0.9, 0.99),
+        fused=True,
+    )
+    truth = [truth_of(picture, classes) for picture in train]
+    run = Run(
+        head.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        copy_state(head.state_dict()),
+        optimizer,
+        truth,
+        pyramids,
+        settings["seed"],
+        settings["batch"],
+        0,
+        0,
+        [],
+    )
+    run.steps = settings["epochs"] * run.steps_per_epoch
+    return run
+
+
+def _course(run: Run, folder: Path, settings: dict[str, Any], *, stop: StopRequest, resume: bool) -> bool:
+    """All steps from where the checkpoint is; whether the end was reached."""
+    if resume and has_checkpoint(folder):
+        saved = load_checkpoint(folder)
+        check_same_run(saved.extra["settings"], settings, path=folder)
+        run.head.load_state_dict(saved.models["head"])
+        run.average = dict(saved.models["average"])
+        run.optimizer.load_state_dict(saved.optimizer or {})
+        restore_random_state(saved.random)
+        run.step, run.log = saved.counters["step"], saved.extra["log"]
+    running: dict[str, float] = saved.extra["running"] if run.step else {}
+
+    def save() -> None:
+        save_checkpoint(
+            folder,
+            model_states={"head": run.head.state_dict(), "average": run.average},
+            optimizer=run.optimizer.state_dict(),
+            counters={"step": run.step},
+            rng=random_state(),
+            extra={"settings": settings, "log": run.log, "running": running},
+        )
+
+    with Progress(total=run.steps, label="detection head") as progress:
+        while run.step < run.steps and not stop.requested:
+            for name, value in run.advance().items():
+                running[name] = value if name not in running else 0.98 * running[name] + 0.02 * value
+            shown = "  ".join(f"{name} {value:.3f}" for name, value in running.items())
+            progress.update(run.step, shown)
+            if run.step % run.steps_per_epoch == 0:
+                epoch = run.step // run.steps_per_epoch
+                run.log.append({"epoch": epoch, **{name: round(value, 4) for name, value in running.items()}})
+                progress.line(f"epoch {epoch}/{settings['epochs']}  {shown}  {stop.elapsed:.0f} s")
+                save()
+    save()
+    return run.step >= run.steps
+
+
+def boxes_hash(data: BoxData) -> str:
+    """SHA-256 of names, splits, classes and boxes: what a run was trained on."""
+    digest = hashlib.sha256("\n".join(data.classes).encode())
+    for picture in data.pictures:
+        digest.update(f"{picture.path.name}\0{picture.split}\0{picture.width}x{picture.height}\n".encode())
+        digest.update(picture.boxes.tobytes() + picture.labels.tobytes() + picture.ignored.tobytes())
+    return digest.hexdigest()
+
+
+def _stopped(stop: StopRequest, work: Path, out: Path) -> Path:
+    print(f"stopped ({stop.reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
+    return out

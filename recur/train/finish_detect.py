@@ -1,0 +1,165 @@
+"""From a trained detection head to a bundle: 8-bit numbers, what was measured, the nouns, the card.
+
+Everything is measured through the runtime, on the dev split.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recur.bundle import read_bundle, update_bundle, write_bundle
+from recur.data.boxes import BoxedPicture
+from recur.errors import RecurError
+from recur.explain.precision_recall import plot_precision_recall
+from recur.files import write_atomically
+from recur.hub import resolve, whole_encoder
+from recur.metrics.detection import Found, Truth, evaluate_detections, merged
+from recur.nn.detection import DetectionHead
+from recur.nn.export import Ranges
+from recur.nn.export_heads import attach, detection_emitter, import_detection_head, watched_names
+from recur.predict.detect import OUTPUTS, Detector, found_in
+from recur.predict.nouns import Nouns
+from recur.train.card_heads import render_detector_card
+from recur.train.graph import load_session
+from recur.train.heads import HeadTrunk, batches
+from recur.train.quantize import OUTLIERS
+
+TOLERANCE = 0.005  # of AP50, which goes from 0 to 1
+LEAST_SCORE = 0.01  # of the detections that are measured
+NAMES = "classes.json"
+
+
+def finish_detector(
+    out: Path,
+    head: DetectionHead,
+    trunk: HeadTrunk,
+    meta: Mapping[str, Any],
+    nouns: Nouns,
+    *,
+    train: Sequence[BoxedPicture],
+    dev: Sequence[BoxedPicture],
+) -> None:
+    """Write the bundle `out`: the head in 8-bit numbers where that costs no more than `TOLERANCE` of AP50 on dev."""
+    head.eval()
+    shapes = map_shapes(trunk.size)
+    ranges = measure_head(head, trunk, [picture.path for picture in train])
+    graphs = {
+        "float32": attach(trunk.encoded, detection_emitter(head, shapes)),
+        "int8": attach(trunk.encoded, detection_emitter(head, shapes), ranges=ranges),
+    }
+    reports: dict[str, dict[str, Any]] = {}
+    for kind, graph in graphs.items():
+        full = {**meta, "encoder": {**trunk.describe(OUTPUTS), "head": kind}}
+        write_bundle(out, full, {}, tokenizer=nouns.to_bytes(), encoder=trunk.bundled(graph), card="")
+        detector = Detector(read_bundle(out, task="detect"))
+        truth, found = detect_all(detector, dev)
+        reports[kind] = measure(detector, truth, found)
+        lost = (reports["float32"]["ap50"] or 0.0) - (reports[kind]["ap50"] or 0.0)
+    taken = "int8" if lost <= TOLERANCE else "float32"
+    if taken == "float32":
+        print(f"note: the head stays in floating point; in 8 bits dev AP50 would lose {lost:.3f}", file=sys.stderr)
+        full = {**meta, "encoder": {**trunk.describe(OUTPUTS), "head": taken}}
+        write_bundle(out, full, {}, tokenizer=nouns.to_bytes(), encoder=trunk.bundled(graphs[taken]), card="")
+    results = {"dev": {**reports[taken], "ap50_in_float32": reports["float32"]["ap50"]}}
+    whole = {**read_bundle(out).meta, "results": results}
+    update_bundle(out, {"results": results}, card=render_detector_card(whole))
+    plots = out.with_name(out.name + ".work")
+    write_atomically(plots / "precision-recall.png", plot_precision_recall(truth, found, detector.classes))
+
+
+def map_shapes(size: int) -> list[tuple[int, int]]:
+    """(gy, gx) of the maps of stride 8, 16 and 32."""
+    return [(size // stride, size // stride) for stride in (8, 16, 32)]
+
+
+def measure_head(head: DetectionHead, trunk: HeadTrunk, pictures: Sequence[Path]) -> Ranges:
+    """The least and greatest value at each point of the head, means over batches of pictures."""
+    emit = detection_emitter(head, map_shapes(trunk.size), watch=True)
+    watching = attach(trunk.encoded, emit)
+    names = watched_names(watching)
+    session = load_session(trunk.encoded + watching, name="the head")
+    whole = session.get_inputs()[0].type == "tensor(uint8)"
+    found = []
+    for pixels in batches(pictures, trunk.size):
+        planes = pixels if whole else pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        values = session.run(names, {"pixels": planes})
+        found.append(np.array([np.quantile(value, (OUTLIERS, 1 - OUTLIERS)) for value in values]))
+    if not found:
+        raise RecurError("no picture could be read to measure the head on; expected some in the train split")
+    return {name: (float(low), float(high)) for name, (low, high) in zip(names, np.mean(found, axis=0), strict=True)}
+
+
+def detect_all(
+    detector: Detector, pictures: Sequence[BoxedPicture], *, min_score: float = LEAST_SCORE
+) -> tuple[list[Truth], list[Found]]:
+    """What is in the pictures and what is found, in pixels of the annotations; nothing in what cannot be read."""
+    truth, found = [], []
+    results = detector.stream([picture.path for picture in pictures], min_score=min_score)
+    for picture, result in zip(pictures, results, strict=True):
+        found.append(found_in(result, detector.classes, picture.width, picture.height))
+        truth.append(Truth(picture.boxes, picture.labels, picture.ignored))
+    return truth, found
+
+
+def measure(detector: Detector, truth: Sequence[Truth], found: Sequence[Found]) -> dict[str, Any]:
+    """COCO's table, and the AP50 of each group of classes that are alike, taken as one."""
+    report = evaluate_detections(truth, found, detector.classes)
+    report["alike"] = [
+        {
+            "classes": [detector.classes[label] for label in group],
+            "ap50": evaluate_detections(*merged(truth, found, group), ["one"])["ap50"],
+        }
+        for group in detector.alike
+    ]
+    return report
+
+
+def head_of(model: str | Path, like: DetectionHead) -> DetectionHead:
+    """The head of a detector, to start from. RecurError when it has other sizes than `like`."""
+    bundle = read_bundle(resolve(model), task="detect")
+    try:
+        return import_detection_head(whole_encoder(bundle), like)
+    except (KeyError, RuntimeError) as error:
+        raise RecurError(
+            f"{model}: its head has other sizes or classes than the one to train; leave out --init"
+        ) from error
+
+
+def read_nouns(given: Sequence[str], classes: Sequence[str], data: Path) -> Nouns:
+    """The words that name the classes: of `LANG=FILE.json`, each {class: words}; English ones of classes.json beside
+    the data where there are some; the classes' own names otherwise.
+    """
+    files: dict[str, Path] = {}
+    for each in given:
+        language, _, name = each.partition("=")
+        if not language or not name:
+            raise RecurError(f"--nouns {each}: expected LANG=FILE.json, such as zh=nouns.json")
+        files[language] = Path(name)
+    names = (data if data.is_dir() else data.parent) / NAMES
+    if "en" not in files and names.is_file() and isinstance(_object(names), dict):
+        files["en"] = names
+    words = {"en": {name: name for name in classes}}
+    for language, file in files.items():
+        content = _object(file)
+        if not isinstance(content, dict) or not all(isinstance(text, str) for text in content.values()):
+            raise RecurError(f"{file}: expected one object, each class with its words parted by spaces; mend it")
+        odd = sorted({*content} - {*classes})
+        if odd:
+            raise RecurError(f"{file}: {odd[0]!r} is no class; expected some of {', '.join(classes)}; mend it")
+        words[language] = {word: name for name, text in content.items() for word in text.split()}
+    return Nouns(words)
+
+
+def _object(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise RecurError(f"{file}: cannot be read ({error.strerror}); check --nouns") from error
+    except (ValueError, RecursionError) as error:
+        raise RecurError(f"{file}: broken JSON ({error}); mend it") from error
