@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -85,15 +86,18 @@ def run_shards(
     from recur.cli.inputs import names_in
     from recur.hub import resolve
     from recur.library.sources import absolute, roots
+    from recur.predict import predictor
     from recur.scale.folder import Folder
     from recur.scale.shards import FORMAT, Job
-    from recur.scale.tasks import arrow, maker
+    from recur.scale.tasks import arrow, maker, task_of
 
     if not pictures and list_file is None:
         raise RecurError("no pictures given; name files, folders, archives or URLs, or a list of them with --list FILE")
     if form == "parquet":
         arrow()
     bundle = read_bundle(resolve(model), task=task)
+    # Options that the model has no use for are an error before anything is planned.
+    deque(task_of(task).results(predictor(task)(bundle, threads=1), (), options), maxlen=0)
     places = roots(pictures)
     if list_file is not None:
         places += map(absolute, names_in(list_file))
