@@ -13,3 +13,7 @@ class InputError(RecurError):
     def __init__(self, path: object, what: str, fix: str = "") -> None:
         self.path, self.what, self.fix = str(path), what, fix
         super().__init__(f"{path}: {what}" + (f"; {fix}" if fix else ""))
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str]]:
+        # Exceptions are made again from their message alone, unless they say how: this one comes from other processes.
+        return InputError, (self.path, self.what, self.fix)

@@ -23,7 +23,7 @@ FLOORS = (
     ("explain", "nn"),
     ("predict",),
     ("train", "library"),
-    ("bench",),
+    ("bench", "scale"),
     ("cli", "serve"),
     ("__main__",),
 )

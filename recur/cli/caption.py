@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from recur.cli.detect import add_objects, columns, load_detector
 from recur.cli.options import Commands, add_max_pixels, add_model, add_search, whole
+from recur.cli.shards import SHARD, add_shards, run_shards
 from recur.cli.terminal import json_line, visible
 from recur.progress import Progress
 
@@ -21,6 +22,9 @@ Write a caption for every picture. Pictures are files, folders (read recursively
 For one picture the caption is printed with its confidence: the share of captions of this confidence that were
 acceptable on pictures held out of training. For several, each line is: path, tab, caption, tab, confidence; with
 several languages the language is a column before the caption. --json prints one JSON object a line instead.
+
+With --out the captions go into files, in shards that are each written exactly once, by this process or by a Ray
+cluster.
 """
 
 
@@ -54,6 +58,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--html-limit", type=whole(1, 500), default=20, metavar="N", help="pictures on that page at most (default: 20)"
     )
+    add_shards(parser)
 
 
 def caption(
@@ -73,14 +78,47 @@ def caption(
     min_score: float = 0.3,
     html: Path | None = None,
     html_limit: int = 20,
+    out: str | None = None,
+    form: str = "jsonl",
+    shard_size: int = SHARD,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
 ) -> int:
     """Caption every picture; returns the exit status. The arguments are the options of the command."""
     from recur import load
     from recur.cli.explain_caption import check_page, write_captions
     from recur.cli.inputs import Listing
     from recur.data.images import MAX_PIXELS
-    from recur.errors import InputError
+    from recur.errors import InputError, RecurError
 
+    if out is not None:
+        if html is not None:
+            raise RecurError("--html shows pictures, and --out writes records; give one of them")
+        options = {
+            "languages": lang,
+            "beam": beam,
+            "n_best": n_best,
+            "batch": batch,
+            "min_confidence": min_confidence,
+            "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
+        }
+        return run_shards(
+            task="caption",
+            pictures=pictures,
+            list_file=list_file,
+            model=model,
+            options=options,
+            out=out,
+            form=form,
+            shard_size=shard_size,
+            engine=engine,
+            address=address,
+            workers=workers,
+            json=json,
+        )
+    if engine != "local" or address is not None or workers is not None:
+        raise RecurError("--engine, --address and --workers are about a job in shards; say where they go with --out")
     listing = Listing(pictures, list_file)
     if html is not None:
         check_page(html)

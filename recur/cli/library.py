@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from recur.cli.library_options import add_action, add_json, add_wanted, wanted_from
 from recur.cli.library_write import add_undo, add_write
 from recur.cli.options import Commands, add_languages, add_max_pixels, add_model, whole
+from recur.cli.shards import add_engine, chosen_engine
 from recur.cli.terminal import json_line, visible
 from recur.errors import RecurError
 from recur.progress import Progress
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 SCAN = """\
 Bring the index up to what lies in these places, and describe every picture that has no words yet. A place is a picture,
-a folder (read recursively), a .tar archive or a .parquet table with a column of pictures. A second scan opens only what
-is new or changed; moved files are known by their content, and pictures that look like one that is there already share
-its words. A scan may be stopped in any way at any moment; the next one goes on.
+a folder (read recursively), a .tar archive or a .parquet table with a column of pictures, here or under a URL. A second
+scan opens only what is new or changed; moved files are known by their content, and pictures that look like one that is
+there already share its words. A scan may be stopped in any way at any moment; the next one goes on.
 """
 SEARCH = """\
 Find pictures by what is in them. All words must be there, in any order, and "quoted ones" next to each other; English
@@ -66,6 +66,7 @@ def _add_scan(actions: Commands) -> None:
         "--batch", type=whole(1, 1024), default=16, metavar="B", help="pictures computed together (default: 16)"
     )
     add_max_pixels(parser)
+    add_engine(parser)
     add_json(parser)
 
 
@@ -79,6 +80,9 @@ def scan(
     recaption: bool = False,
     batch: int = 16,
     max_pixels: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
     json: bool = False,
 ) -> int:
     """Scan; returns the exit status. The arguments are the options of the command."""
@@ -88,16 +92,20 @@ def scan(
     from recur.library.index import Index, default_index
     from recur.library.reading import add_readers
     from recur.library.scan import Scan
-    from recur.library.sources import roots
+    from recur.library.sources import absolute, roots
+    from recur.scale.scan import describer
 
     if not places and list_file is None:
         raise RecurError("no place given; name folders, pictures or archives, or a list of them with --list FILE")
     found: Iterable[str] = roots(places)
     if list_file is not None:
-        found = chain(found, map(os.path.abspath, names_in(list_file)))
+        found = chain(found, map(absolute, names_in(list_file)))
     captioner = load(model)
+    languages = lang if lang is not None else captioner.languages[:1]
+    most = MAX_PIXELS if max_pixels is None else max_pixels
     add_readers()
     with (
+        chosen_engine(engine, address, workers) as worked,
         Index(index or default_index(), create=True) as library,
         library.held("scan"),
         Progress(None, unit="files") as bar,
@@ -112,10 +120,13 @@ def scan(
         job = Scan(
             library,
             captioner,
-            languages=lang if lang is not None else captioner.languages[:1],
+            languages=languages,
             recaption=recaption,
             batch=batch,
-            max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+            max_pixels=most,
+            describe=None
+            if engine == "local"
+            else describer(worked, str(captioner.bundle.path), languages, batch=batch, max_pixels=most),
             tell=tell,
             walked=bar.update,
         )

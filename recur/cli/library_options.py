@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +66,7 @@ def wanted_from(
 ) -> Wanted:
     """The conditions that these options make. Raises RecurError for what is no date."""
     from recur.library.query import Wanted, checked_date
+    from recur.library.sources import absolute
 
     return Wanted(
         text,
@@ -74,6 +74,6 @@ def wanted_from(
         None if since is None else checked_date(since),
         None if until is None else checked_date(until),
         not_sure,
-        tuple(map(os.path.abspath, under or ())),
+        tuple(map(absolute, under or ())),
         missing,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -57,11 +56,12 @@ def write(
     from recur.library.index import Index, default_index
     from recur.library.metadata import exiv2
     from recur.library.query import Wanted, entries
+    from recur.library.sources import absolute
     from recur.library.writing import Writer
 
     assert not (sidecar and embed)
     exiv2()
-    wanted = Wanted(languages=lang, under=tuple(map(os.path.abspath, paths)))
+    wanted = Wanted(languages=lang, under=tuple(map(absolute, paths)))
     counts = Counter[str]()
     with Index(index or default_index(), durable=True) as library, library.held("write"), Progress(None) as bar:
         writer = Writer(library, embed=embed, overwrite=overwrite, dry_run=dry_run, least=min_confidence)

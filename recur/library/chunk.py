@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from recur.errors import InputError
+from recur.data import storage
+from recur.errors import InputError, RecurError
 from recur.library import hashes
 from recur.library.index import Index
 from recur.library.reading import Reading
@@ -150,7 +151,7 @@ class Chunk:
         row = self.db.execute("SELECT id, picture FROM files WHERE path = ?", (os.fsencode(place.path),)).fetchone()
         picture = self.index.one("SELECT picture FROM contents WHERE sha256 = ?", reading.sha256)
         lacking = self.languages if picture is None else self._lacking(picture)
-        if lacking and reading.pixels is None:  # its words went while it was on its way here
+        if lacking and reading.pixels is None and reading.words is None:  # its words went while it was on its way here
             again = self.read(place)
             if isinstance(again, InputError):
                 self._failed(place, again)
@@ -167,9 +168,14 @@ class Chunk:
         else:
             source = self._moved_from(picture)
             what = "copy" if source is None else "moved"
-        if lacking and reading.pixels is not None:
+        if lacking:
             head = self.index.one("SELECT coalesce(alike, id) FROM pictures WHERE id = ?", picture)
-            self._wanted.setdefault(head, (lacking, reading.pixels))
+            if reading.words is not None:
+                for language, caption, confidence, log_prob in reading.words:
+                    if language in lacking:
+                        put_caption(self.db, head, language, caption, confidence, log_prob, self.model)
+            elif reading.pixels is not None:
+                self._wanted.setdefault(head, (lacking, reading.pixels))
         self._put_file(place, picture, source)
         self._tell(Event(place.path, what, source=source), picture)
 
@@ -243,8 +249,16 @@ class Chunk:
 
 def exists(path: bytes) -> bool:
     """Whether a file is there, or may be: only a plain no counts; an error of the disk, or no permission, is none."""
+    name = os.fsdecode(path)
     try:
-        os.lstat(path)
+        if storage.is_url(name):
+            storage.find(name)
+        else:
+            os.lstat(path)
+    except storage.Missing:
+        return False
+    except RecurError:
+        return True
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from recur.data import storage
 from recur.data.images import MAX_PIXELS, read_picture, to_square
 from recur.errors import InputError
 from recur.library.exif import taken
@@ -22,7 +23,10 @@ MAX_BYTES: Final = 1 << 30  # of one file: more is no photograph, and would not 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reading:
-    """`place` with the size and time of what was read. Without `pixels` [size, size, 3]: a content that is known."""
+    """`place` with the size and time of what was read. Without `pixels` [size, size, 3]: a content that is known.
+
+    `words` are (language, caption, confidence, log-probability) where whoever read it has described it, too.
+    """
 
     place: Place
     sha256: bytes
@@ -31,6 +35,7 @@ class Reading:
     hash: bytes | None = None
     width: int = 0
     height: int = 0
+    words: tuple[tuple[str, str, float | None, float], ...] | None = None
 
 
 def add_readers() -> None:
@@ -61,6 +66,8 @@ def read_place(
         if known(sha256):
             return Reading(settled, sha256)
         picture = read_picture(content, target=size, max_pixels=max_pixels)
+    except storage.Unanswered as error:
+        return error
     except InputError as error:
         return InputError(place.path, error.what, error.fix)  # a picture from memory does not know its name
     pixels = to_square(picture, size)
@@ -78,6 +85,8 @@ def read_bytes(place: Place) -> tuple[bytes, tuple[int, int] | None]:
         return place.content, (place.size, place.mtime_ns)
     if place.archive is not None and not place.archive.lower().endswith(".tar"):
         return _row(place), (place.size, place.mtime_ns)
+    if storage.is_url(place.path):
+        return _stored(place), (place.size, place.mtime_ns)
     try:
         with open(place.archive or place.path, "rb") as file:
             before = os.fstat(file.fileno())
@@ -101,6 +110,20 @@ def read_bytes(place: Place) -> tuple[bytes, tuple[int, int] | None]:
         return content, (size, place.mtime_ns)
     same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns) and len(content) == size
     return content, (size, before.st_mtime_ns) if same else None
+
+
+def _stored(place: Place) -> bytes:
+    """The bytes of a picture in a store. Its size and time are those of the listing; a change is met by the next."""
+    try:
+        if place.archive is None:
+            return storage.read(place.path)
+        start = place.member or 0
+        content = storage.read(place.archive, start, start + place.size)
+    except storage.StorageError as error:
+        raise storage.Unanswered(place.path, f"cannot be read ({error})", "try again") from None
+    if len(content) != place.size:
+        raise InputError(place.path, "its archive was changed or cut off", "scan again, or copy it again")
+    return content
 
 
 def _row(place: Place) -> bytes:

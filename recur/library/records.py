@@ -9,6 +9,7 @@ from typing import Final
 
 from recur.library import hashes
 from recur.library.index import Index, within
+from recur.library.sources import absolute
 from recur.library.words import spaced
 
 # Words of a picture are its own, or those of the one that it looks like.
@@ -82,7 +83,7 @@ def _remove(db: sqlite3.Connection, pictures: Iterable[tuple[int, bytes | None]]
 
 def forget(index: Index, path: str) -> int:
     """Remove a file, or all below a folder or in an archive, from the index; how many. Their disk is not touched."""
-    key = os.fsencode(os.path.abspath(path))
+    key = os.fsencode(absolute(path))
     low, high = within(key)
     condition = "(path = ? OR (path >= ? AND path < ?))"
     with index.transaction():

@@ -14,11 +14,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from recur.data.ahead import Ahead
 from recur.data.images import MAX_PIXELS
+from recur.data.storage import is_url
 from recur.engine.vision import processors
 from recur.errors import InputError
 from recur.library.chunk import Back, Chunk, Event, Failed, Item, exists
@@ -63,8 +65,9 @@ class Scan:
     """One scan, to be run once and inside `index.held("scan")`.
 
     `languages` are written for every picture. Words of another model stay unless `recaption`. `tell` hears of every
-    file that was not as before, `walked` from time to time how many were met. Errors: RecurError for a language that
-    the model does not have; errors of single files are events.
+    file that was not as before, `walked` from time to time how many were met. `describe` has what there is to do done
+    elsewhere (recur.scale.scan), in its order. Errors: RecurError for a language that the model does not have; errors
+    of single files are events.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Scan:
         recaption: bool = False,
         batch: int = 16,
         max_pixels: int = MAX_PIXELS,
+        describe: Callable[[Iterator[Found | Back]], Iterator[Item]] | None = None,
         tell: Callable[[Event], None] = lambda event: None,
         walked: Callable[[int], None] = lambda files: None,
     ) -> None:
@@ -83,6 +87,7 @@ class Scan:
             captioner.voice(language)  # an unknown one is an error before the work
         self.index, self.captioner, self.languages = index, captioner, tuple(languages)
         self.recaption, self.batch, self.max_pixels, self.tell, self.walked = recaption, batch, max_pixels, tell, walked
+        self.describe = describe
         self.model = index.model(captioner.name, str(captioner.bundle.meta["sha256"]))
         self.outcome = Outcome()
         self._met, self._stored = Bits(), Bits()  # files by number: what one thread walked, what the other one wrote
@@ -102,8 +107,8 @@ class Scan:
         whole: set[bytes] = set()
         try:
             source = self._changes(walk(places, self._archive_is_done))
-            with Ahead(self._prepare, source, workers=processors(), ahead=AHEAD, name="recur-library") as items:
-                for chunk in _chunks(item for _, item in items):
+            with self._items(source) as items:
+                for chunk in _chunks(items):
                     self._settle(chunk)
                     whole |= {os.fsencode(each.path) for each in chunk if isinstance(each, Archive) and each.whole}
         finally:
@@ -180,6 +185,15 @@ class Scan:
                 self._walked += 1
                 self.outcome.counts["unchanged"] += 1
 
+    @contextmanager
+    def _items(self, source: Iterator[Found | Back]) -> Iterator[Iterator[Item]]:
+        """What was read of the source, by threads of this process or elsewhere."""
+        if self.describe is not None:
+            yield self.describe(source)
+            return
+        with Ahead(self._prepare, source, workers=processors(), ahead=AHEAD, name="recur-library") as items:
+            yield (item for _, item in items)
+
     def _prepare(self, item: Found | Back) -> Item:
         if not isinstance(item, Place):
             return item
@@ -224,7 +238,7 @@ class Scan:
     def _mark_missing(self, tops: Sequence[str], whole: set[bytes]) -> None:
         """Files that were not met although their folder was walked, and that are indeed gone. Their words are kept."""
         for top in tops:
-            if not os.path.exists(top):
+            if not (exists(os.fsencode(top)) if is_url(top) else os.path.exists(top)):
                 continue  # an unplugged drive says nothing about what is on it
             low, high = within(os.fsencode(top))
             stamp = now()

@@ -1,8 +1,8 @@
 """Where pictures lie: folders, single files, `.tar` archives (as WebDataset shards are) and Parquet tables.
 
-The rules, which docs/library.md states for people:
+All of them may lie in a store, under a URL (`s3://bucket/folder`). The rules, which docs/library.md states for people:
 
-* Paths are absolute; the order is that of the names, so that every scan sees the same pictures in the same order.
+* Paths are absolute, or URLs; the order is that of the names: every scan sees the same pictures in the same order.
 * What is named with a dot in front is left out, in folders and in archives, unless it is named outright.
 * A link to a file is a place like any other. A link to a folder is followed when it leads out of everything that is
   scanned already; what lies within has its own name there. So loops end, and no picture is found by two ways.
@@ -15,11 +15,13 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias
 
+from recur.data import storage
 from recur.data.images import SUFFIXES
-from recur.errors import InputError
+from recur.errors import InputError, RecurError
 
 ARCHIVES: Final = (".tar", ".parquet")
 _PICTURE_COLUMNS: Final = ("image", "img", "picture", "photo", "jpg", "bytes")
@@ -60,10 +62,15 @@ Found: TypeAlias = Place | Archive | InputError
 Known: TypeAlias = Callable[[str, int, int], bool]  # whether an archive of this path, size and time is done already
 
 
+def absolute(name: str) -> str:
+    """The name under which something is known: an absolute path, or a URL without a slash at its end."""
+    return name.rstrip("/") if storage.is_url(name) else os.path.abspath(name)
+
+
 def roots(arguments: Iterable[str]) -> list[str]:
-    """The absolute paths of the arguments, each once, without those within another."""
+    """The absolute paths (or URLs) of the arguments, each once, without those within another."""
     kept: dict[str, None] = {}
-    for path in sorted(set(map(os.path.abspath, arguments))):  # what is above a path comes before it
+    for path in sorted(set(map(absolute, arguments))):  # what is above a path comes before it
         above = os.path.dirname(path)
         while above not in kept and os.path.dirname(above) != above:
             above = os.path.dirname(above)
@@ -84,6 +91,9 @@ def walk(arguments: Iterable[str], known: Known = lambda path, size, mtime_ns: F
         [os.path.realpath(path) for path in arguments if os.path.isdir(path)] if isinstance(arguments, Sequence) else []
     )
     for path in arguments:
+        if storage.is_url(path):
+            yield from _stored(path, known)
+            continue
         try:
             status = os.stat(path)
         except OSError as error:
@@ -153,25 +163,70 @@ def _unreachable(path: str, error: OSError) -> InputError:
 
 
 def _file(path: str, status: os.stat_result, known: Known, *, outright: bool) -> Iterator[Found]:
+    yield from _entry(path, status.st_size, status.st_mtime_ns, known, outright=outright)
+
+
+def _entry(path: str, size: int, mtime_ns: int, known: Known, *, outright: bool) -> Iterator[Found]:
+    """A picture, or what is in an archive."""
     low = path.lower()
     if not low.endswith(ARCHIVES):
-        yield Place(path, status.st_size, status.st_mtime_ns)
+        yield Place(path, size, mtime_ns)
         return
-    if known(path, status.st_size, status.st_mtime_ns):
-        yield Archive(path, status.st_size, status.st_mtime_ns, known=True)
+    if known(path, size, mtime_ns):
+        yield Archive(path, size, mtime_ns, known=True)
         return
-    members = _tar(path, status) if low.endswith(".tar") else _parquet(path, status, outright=outright)
+    members = _tar(path, mtime_ns) if low.endswith(".tar") else _parquet(path, mtime_ns, outright=outright)
     whole = True
     for member in members:
         whole = whole and not isinstance(member, InputError)
         yield member
-    yield Archive(path, status.st_size, status.st_mtime_ns, known=False, whole=whole)
+    yield Archive(path, size, mtime_ns, known=False, whole=whole)
 
 
-def _tar(path: str, status: os.stat_result) -> Iterator[Place | InputError]:
-    count = 0
+def _stored(url: str, known: Known) -> Iterator[Found]:
+    """What lies at a URL. Stores have no links, so there are no loops."""
     try:
-        with tarfile.open(path, "r:") as archive:
+        top = storage.find(url)
+        if not top.folder:
+            yield from _entry(url, top.size, top.mtime_ns, known, outright=True)
+            return
+        stack = [iter(storage.listed(url))]
+    except RecurError as error:
+        yield _unanswered(url, error)
+        return
+    while stack:
+        entry = next(stack[-1], None)
+        if entry is None:
+            stack.pop()
+            continue
+        name = entry.path.rsplit("/", 1)[-1]
+        if name.startswith("."):
+            continue
+        try:
+            if entry.folder:
+                stack.append(iter(storage.listed(entry.path)))
+            elif name.lower().endswith((*SUFFIXES, *ARCHIVES)):
+                yield from _entry(entry.path, entry.size, entry.mtime_ns, known, outright=False)
+        except RecurError as error:
+            yield _unanswered(entry.path, error)
+
+
+def _unanswered(url: str, error: RecurError) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    return storage.Unanswered(url, str(error).removeprefix(f"{url}: "))
+
+
+def _open(path: str) -> AbstractContextManager[IO[bytes]]:
+    return storage.opened(path) if storage.is_url(path) else open(path, "rb")
+
+
+def _tar(path: str, mtime_ns: int) -> Iterator[Place | InputError]:
+    count = 0
+    # From a store everything is read, in one go, since each request takes its time; from a disk the headers alone.
+    stream = storage.is_url(path)
+    try:
+        with _open(path) as file, tarfile.open(fileobj=file, mode="r|" if stream else "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # they would all be kept, however many
                 name = member.name.removeprefix("./").strip("/")
@@ -179,17 +234,30 @@ def _tar(path: str, status: os.stat_result) -> Iterator[Place | InputError]:
                 if not member.isreg() or member.issparse() or hidden or not name.lower().endswith(SUFFIXES):
                     continue
                 count += 1
-                yield Place(f"{path}/{name}", member.size, status.st_mtime_ns, path, member.offset_data)
+                content = None
+                if stream:
+                    whole = archive.extractfile(member)
+                    content = b"" if whole is None else whole.read()
+                yield Place(f"{path}/{name}", member.size, mtime_ns, path, member.offset_data, content)
             # tarfile takes a broken header for the end; the real one is a block of zeros.
-            with open(path, "rb") as file:
-                file.seek(archive.offset)
-                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    raise tarfile.ReadError("no mark of its end")
-    except (tarfile.TarError, OSError, ValueError) as error:
+            if not _ends(path, archive.offset):
+                raise tarfile.ReadError("no mark of its end")
+    except storage.StorageError as error:
+        yield storage.Unanswered(path, str(error))
+    except (tarfile.TarError, OSError, ValueError, RecurError) as error:
         yield InputError(path, f"not a whole tar archive, {count} pictures found in it ({error})", "copy it again")
 
 
-def _parquet(path: str, status: os.stat_result, *, outright: bool) -> Iterator[Place | InputError]:
+def _ends(path: str, offset: int) -> bool:
+    """Whether a block of zeros, the mark of its end, is at this place of an archive."""
+    if storage.is_url(path):
+        return storage.read(path, offset, offset + tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+
+
+def _parquet(path: str, mtime_ns: int, *, outright: bool) -> Iterator[Place | InputError]:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
@@ -197,7 +265,7 @@ def _parquet(path: str, status: os.stat_result, *, outright: bool) -> Iterator[P
         yield InputError(path, "a Parquet table, which needs pyarrow", 'pip install "recur[library]"')
         return
     try:
-        with ParquetFile(path) as table:
+        with _open(path) as file, ParquetFile(file) as table:
             column, inner = _picture_column(table.schema_arrow)
             if column is None:
                 if outright:
@@ -210,11 +278,13 @@ def _parquet(path: str, status: os.stat_result, *, outright: bool) -> Iterator[P
                     content = value.get(inner) if inner and value is not None else value
                     name = f"{path}/{row}"
                     if content:
-                        yield Place(name, len(content), status.st_mtime_ns, path, row, content)
+                        yield Place(name, len(content), mtime_ns, path, row, content)
                     else:
                         yield InputError(name, "no bytes of a picture in this row", "store the pictures in the table")
                     row += 1
-    except (ArrowException, OSError) as error:
+    except storage.StorageError as error:
+        yield storage.Unanswered(path, str(error))
+    except (ArrowException, OSError, RecurError) as error:
         yield InputError(path, f"not a whole Parquet table ({error})", "copy it again")
 
 
