@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Sequence
 
-from recur.cli import bench, caption, evaluate, explain, library, models, train
+from recur.cli import bench, caption, evaluate, explain, library, models, serve, train
 from recur.cli.terminal import prepare_streams, visible
 from recur.errors import RecurError
 
-COMMANDS = (caption.add, evaluate.add, explain.add, library.add, train.add, bench.add, models.add)
+COMMANDS = (caption.add, evaluate.add, explain.add, serve.add, library.add, train.add, bench.add, models.add)
 
 
 class _Version(argparse.Action):

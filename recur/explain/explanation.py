@@ -113,16 +113,20 @@ def explain_square(
     beam: int | None = None,
     n_best: int = 5,
     detail: bool = True,
+    continuations: bool = True,
     objects: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """The `data` of an explanation, from a picture that is read already and its features [1, R, F]."""
+    """The `data` of an explanation, from a picture that is read already and its features [1, R, F].
+
+    Without `continuations` the sentences that runners-up would have led to are left out, which is half of the work.
+    """
     (captions,) = captioner.describe([square], languages, features=features, beam=beam, n_best=n_best)
     sentences = []
     for caption in captions:
         voice = captioner.voice(caption.language)
         tokens = sentence_tokens(voice, [word.word for word in caption.words])
         teller = _Teller(captioner, square, features, voice, max(beam or voice.beam, n_best))
-        sentence = teller.sentence(tokens, detail=detail)
+        sentence = teller.sentence(tokens, detail=detail, continuations=continuations)
         sentences.append(_headed(caption) | sentence)
     found = [
         {
@@ -179,7 +183,9 @@ def explain_beginning(
     if not ended:
         ((rest, _),) = continue_from(voice, features, tokens[None], [0.0], width)
         tokens = np.concatenate([tokens, rest.tokens])
-    told = _Teller(captioner, square, features, voice, width).sentence(tokens, detail=True, search=False)
+    told = _Teller(captioner, square, features, voice, width).sentence(
+        tokens, detail=True, continuations=False, search=False
+    )
     return {"language": language, "caption": text_of(voice, tokens.tolist()), "confidence": None, "n_best": []} | told
 
 
@@ -228,7 +234,7 @@ class _Teller:
         self.cell = cast(Cell, captioner.bundle.meta["cell"])
         self.layers = int(captioner.bundle.meta["layers"])
 
-    def sentence(self, tokens: IntArray, *, detail: bool, search: bool = True) -> dict[str, Any]:
+    def sentence(self, tokens: IntArray, *, detail: bool, continuations: bool, search: bool = True) -> dict[str, Any]:
         """Words, runners-up, search and states of tokens [T]."""
         told = read_sentence(self.captioner.bundle.weights, self.cell, self.layers, self.voice, self.features, tokens)
         end = self.voice.words.index(END_WORD)
@@ -239,7 +245,8 @@ class _Teller:
         out: dict[str, Any] = {"log_prob": round(sum(gained), 4), "words": words[:-1], "end": words[-1]}
         if not detail:
             return out
-        out["continuations"] = self._continuations(tokens, told, gained)
+        if continuations:
+            out["continuations"] = self._continuations(tokens, told, gained)
         if search:
             out["beam"] = self.beam
             out["length_penalty"] = self.voice.limits["length_penalty"]

@@ -95,21 +95,24 @@ export function mount(article, data, options = {}) {
     const named = (text) => make("span", { text: text === END ? say("end") : text });
     row("said", named(word.word), word.probability);
     for (const other of word.runners_up) {
-      const ready = continued(sentence, place, other.word);
+      const ready = takenBack(number, place, other.word) ?? continued(sentence, place, other.word);
       const action = ready || options.goOn ? () => choose(number, place, other.word) : null;
       row("other", named(other.word), other.probability, action);
     }
     panel.append(line, list);
   }
 
+  /* The model's own sentence, where choosing `word` only takes back the one choice that was made. */
+  const takenBack = (number, place, word) => (shown[number].mine && shown[number].fork === place && (own[number].words[place] ?? own[number].end)?.word === word ? own[number] : null);
+
   async function choose(number, place, word) {
-    const sentence = shown[number], ready = options.goOn ? null : continued(sentence, place, word);
+    const sentence = shown[number], back = takenBack(number, place, word), ready = back ?? (options.goOn ? null : continued(sentence, place, word));
     let next = ready;
     if (!next) {
       panel.setAttribute("aria-busy", "true");
       try {
         next = await options.goOn(sentence.language, [...sentence.words.slice(0, place).map((each) => each.word), word]);
-        next = { ...next, mine: true };
+        next = { ...next, mine: true, fork: place };
       } catch (error) {
         panel.append(make("p", { kind: "problem", role: "alert", text: say("failed", { why: error.message }) }));
         return;
