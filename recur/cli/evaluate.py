@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recur.cli import evaluate_caption
+from recur.cli import evaluate_caption, evaluate_explanations
 from recur.cli.options import Commands
 
-TASKS = (evaluate_caption.add,)
+TASKS = (evaluate_caption.add, evaluate_explanations.add)
 
 
 def add(commands: Commands) -> None:

@@ -31,6 +31,7 @@ from recur.explain.inside import (
     states,
     text_of,
     tree,
+    word_scores,
 )
 from recur.predict.caption import Caption, Captioner, attended_regions
 from recur.predict.voice import END_WORD, Voice
@@ -125,7 +126,7 @@ def explain_square(
     for caption in captions:
         voice = captioner.voice(caption.language)
         tokens = sentence_tokens(voice, [word.word for word in caption.words])
-        teller = _Teller(captioner, square, features, voice, max(beam or voice.beam, n_best))
+        teller = _Teller(captioner, square, features, voice, beam or voice.beam, n_best)
         sentence = teller.sentence(tokens, detail=detail, continuations=continuations)
         sentences.append(_headed(caption) | sentence)
     found = [
@@ -181,9 +182,10 @@ def explain_beginning(
         ) from None
     width = beam or voice.beam
     if not ended:
-        ((rest, _),) = continue_from(voice, features, tokens[None], [0.0], width)
+        before = float(word_scores(voice, features, tokens).sum())
+        ((rest, _),) = continue_from(voice, features, tokens[None], [before], width)
         tokens = np.concatenate([tokens, rest.tokens])
-    told = _Teller(captioner, square, features, voice, width).sentence(
+    told = _Teller(captioner, square, features, voice, width, 1).sentence(
         tokens, detail=True, continuations=False, search=False
     )
     return {"language": language, "caption": text_of(voice, tokens.tolist()), "confidence": None, "n_best": []} | told
@@ -229,8 +231,11 @@ def from_captions(captions: Sequence[Caption], picture: Picture) -> Explanation:
 class _Teller:
     """Tells sentences about one picture in one language."""
 
-    def __init__(self, captioner: Captioner, square: Square, features: Array, voice: Voice, beam: int) -> None:
-        self.captioner, self.square, self.features, self.voice, self.beam = captioner, square, features, voice, beam
+    def __init__(
+        self, captioner: Captioner, square: Square, features: Array, voice: Voice, beam: int, n_best: int
+    ) -> None:
+        self.captioner, self.square, self.features, self.voice = captioner, square, features, voice
+        self.beam, self.n_best = beam, n_best
         self.cell = cast(Cell, captioner.bundle.meta["cell"])
         self.layers = int(captioner.bundle.meta["layers"])
 
@@ -248,9 +253,10 @@ class _Teller:
         if continuations:
             out["continuations"] = self._continuations(tokens, told, gained)
         if search:
-            out["beam"] = self.beam
+            width = max(self.beam, self.n_best)  # as the captioner searches
+            out["beam"] = width
             out["length_penalty"] = self.voice.limits["length_penalty"]
-            out["tree"] = tree(grow(self.voice, self.features, self.beam), self.voice, tokens.tolist())
+            out["tree"] = tree(grow(self.voice, self.features, width), self.voice, tokens.tolist())
         return out | {"states": states(told, self.cell)}
 
     def _word(self, log_probs: Array, token: int) -> dict[str, Any]:

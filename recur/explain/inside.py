@@ -1,7 +1,7 @@
 """What happened inside the captioner: every number behind one sentence, and what it would have said instead.
 
 T words of a sentence, S = T + 2 steps (START, the language token, the words), L layers, H hidden units, G gates,
-R regions, V words of one language, P tokens of a beginning.
+R regions, V words of one language, P tokens of a beginning, N beginnings or pictures.
 """
 
 from __future__ import annotations
@@ -129,6 +129,23 @@ def _gates(cell: Cell, x: Array, h: Array, weights: Weights, layer: int) -> Arra
         i_f, g, o = np.split(mixed, [2 * size, 3 * size], axis=1)
         return np.concatenate([sigmoid(i_f), np.tanh(g), sigmoid(o)], axis=1)
     result: Array = np.tanh(mixed) if cell == "rnn" else np.maximum(mixed, 0)
+    return result
+
+
+def word_scores(voice: Voice, features: Array, tokens: IntArray) -> Array:
+    """Log-probabilities [N, T] of tokens [T], each after those before it, for features [N, R, F]."""
+    count = len(features)
+    if isinstance(voice.decoder, CaptionDecoder):
+        step, now = voice.decoder.start(features)
+        logits = [now.logits[:, 0]]
+        for token in tokens[:-1]:
+            now = step(np.full((count, 1), token), now.state, np.arange(count))
+            logits.append(now.logits[:, 0])
+        log_probs = log_softmax(np.stack(logits, axis=1))
+    else:
+        ids = np.concatenate([[voice.start], voice.ids[tokens[:-1]]])
+        log_probs = log_softmax(voice.decoder.read(np.repeat(ids[None], count, axis=0), features).logits)
+    result: Array = log_probs[:, np.arange(len(tokens)), tokens]
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from typing import Any
 
 
@@ -31,7 +32,7 @@ def _address(path: str, method: str, call: dict[str, Any]) -> str:
     schema = content.get("multipart/form-data", {}).get("schema", {})
     rows = ""
     for name, told in schema.get("properties", {}).items():
-        about = html.escape(str(told.get("description", "The picture.")))
+        about = re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(str(told.get("description", "The picture."))))
         rows += f'<tr><th scope="row"><code>{html.escape(name)}</code></th><td>{about}</td></tr>'
     table = f"<table><tbody>{rows}</tbody></table>" if rows else ""
     if method == "POST":
