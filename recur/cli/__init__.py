@@ -11,7 +11,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from recur.cli import bench, caption, classify, detect, evaluate, explain, generate, library, models, sentiment, train
+from recur.cli import (
+    bench,
+    caption,
+    classify,
+    detect,
+    evaluate,
+    explain,
+    generate,
+    library,
+    models,
+    sentiment,
+    serve,
+    train,
+)
 from recur.cli.terminal import prepare_streams, visible
 from recur.errors import RecurError
 
@@ -23,6 +36,7 @@ COMMANDS = (
     generate.add,
     evaluate.add,
     explain.add,
+    serve.add,
     library.add,
     train.add,
     bench.add,

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from recur.cli import evaluate_caption, evaluate_detect, evaluate_grounding, evaluate_language, evaluate_sentiment
+from recur.cli import (
+    evaluate_caption,
+    evaluate_detect,
+    evaluate_explanations,
+    evaluate_grounding,
+    evaluate_language,
+    evaluate_sentiment,
+)
 from recur.cli.options import Commands
 
 TASKS = (
@@ -11,6 +18,7 @@ TASKS = (
     evaluate_language.add,
     evaluate_detect.add,
     evaluate_grounding.add,
+    evaluate_explanations.add,
 )
 
 

@@ -39,6 +39,49 @@ class StepFunction(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """One continuation that a beam search weighed: what `Growth` keeps.
+
+    `parent` is the branch it continues (its number in the growth; -1: the beginning). `log_prob` is that of the token,
+    `total` that of the whole so far. `fate`: "kept", it went on to the next step; "ended", the token was END; "beaten",
+    there was no room for it in the beam; "stopped", it was still growing when nothing could win any more.
+    """
+
+    parent: int
+    token: int
+    log_prob: float
+    total: float
+    fate: str
+
+
+class Growth:
+    """How the beam of one item grew: every branch that was kept, and as many of the best of those that were not."""
+
+    def __init__(self) -> None:
+        self.branches: list[Branch] = []
+        self._rows = [-1]  # the branch that each row of the beam is
+
+    def see(self, ids: IntArray, values: Array, totals: Array, free: int, end: int, *, last: bool) -> None:
+        """One step: continuations ids [K, n] with log-probabilities `values`, of rows with `totals` [K].
+
+        `free`: places in the beam; `last`: no further step is taken.
+        """
+        scores = (totals[:, None] + values).reshape(-1)
+        each = ids.shape[1]
+        rows: list[int] = []
+        for rank, place in enumerate(np.argsort(-scores, kind="stable")[: 2 * max(free, 1)].tolist()):
+            if not np.isfinite(scores[place]):
+                break
+            row, column = divmod(place, each)
+            token = int(ids[row, column])
+            fate = "beaten" if rank >= free else "ended" if token == end else "stopped" if last else "kept"
+            if rank < free and token != end:
+                rows.append(len(self.branches))
+            self.branches.append(Branch(self._rows[row], token, float(values[row, column]), float(scores[place]), fate))
+        self._rows = rows
+
+
+@dataclass(frozen=True, slots=True)
 class Hypothesis:
     """One finished sequence of T tokens (END left out) and how it came about.
 
@@ -244,6 +287,7 @@ def beam_search(
     forbidden: Sequence[int] = (),
     no_repeat_ngram: int = 0,
     no_end_after: Sequence[int] = (),
+    growth: Growth | None = None,
 ) -> list[tuple[Hypothesis, ...]]:
     """The `n_best` best hypotheses of each item that a beam of width `beam` finds, best score first.
 
@@ -254,8 +298,9 @@ def beam_search(
     An END among the best continuations finishes a hypothesis and takes its place out of the beam, so that beam 1 is
     greedy search. An item stops early only when no hypothesis still growing can reach its `n_best` best: a
     log-probability never rises, so the score it has now, divided by the greatest length, is a bound.
+    `growth`, for one item alone, is told of every step.
 
-    Errors: ValueError for widths, lengths or tokens that make no sense.
+    Errors: ValueError for widths, lengths or tokens that make no sense, and for a growth of several items.
     """
     if not 1 <= n_best <= beam:
         raise ValueError(f"beam {beam}, n_best {n_best}; expected 1 <= n_best <= beam")
@@ -270,6 +315,8 @@ def beam_search(
         no_end_after=no_end_after,
     )
     count = first.logits.shape[0]
+    if growth is not None and count != 1:
+        raise ValueError(f"a growth of {count} items; expected one item; search them one by one")
     trace = _Trace()
     finished: list[list[tuple[float, int, int, float]]] = [[] for _ in range(count)]  # score, step, row, END's log p
     items = np.arange(count)
@@ -301,6 +348,8 @@ def beam_search(
             n for n, item in enumerate(items)
             if live[n].any() and not _settled(finished[item], n_best, float(scores[n][live[n]][0]) / longest)
         ], np.intp)  # fmt: skip
+        if growth is not None:
+            growth.see(ids[0], values[0], totals[0], int(free[0]), end, last=not going.size)
         if not going.size:
             break
         width = int(live[going].sum(axis=1).max())

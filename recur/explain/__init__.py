@@ -1,1 +1,1 @@
-"""Why a prediction says what it says: pages and pictures that show it."""
+"""Why it said that: the numbers behind a caption, and the pages and figures that show them."""

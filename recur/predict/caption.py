@@ -234,6 +234,34 @@ class Captioner:
             for hypotheses in voice.search(features, settings.width(voice), n_best)
         ]
 
+    def encode(self, squares: Sequence[Square]) -> Array:
+        """Features [B, R, F] of pictures that `recur.data.images.read_square` has read at this captioner's `size`."""
+        return self.encoder(np.stack([square.pixels for square in squares]))
+
+    def describe(
+        self,
+        squares: Sequence[Square],
+        languages: Sequence[str] | None = None,
+        *,
+        features: Array | None = None,
+        beam: int | None = None,
+        n_best: int = 1,
+        min_confidence: float | None = None,
+        words: bool = True,
+    ) -> list[tuple[Caption, ...]]:
+        """Captions of pictures that are read already, in this thread, computed together, one in each of `languages`.
+
+        `features` are what `encode` gave for them, if it was asked before. All languages of the model when None.
+        """
+        chosen = self.languages if languages is None else tuple(languages)
+        settings = _Settings(self, chosen, beam, n_best, 1, min_confidence, words=words)
+        if not squares:
+            return []
+        group: Group = [(square.pixels, square) for square in squares]
+        looked = (self.encode(squares) if features is None else features, None)
+        found = self._describe(group, looked, settings)
+        return [captions for captions in found if not isinstance(captions, InputError)]
+
     # ------------------------------------------------------------------------------------------------------- inside
 
     def voice(self, language: str | None) -> Voice:

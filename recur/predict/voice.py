@@ -52,9 +52,10 @@ class Voice:
             raise RecurError(
                 f"the model cannot be searched ({error}); choose another model, or train it again"
             ) from error
-        return [tuple(map(self._by_place, each)) for each in found]
+        return [tuple(map(self.by_place, each)) for each in found]
 
-    def _by_place(self, found: Hypothesis) -> Hypothesis:
+    def by_place(self, found: Hypothesis) -> Hypothesis:
+        """What the core's decoder found, its ids turned into places in `words`."""
         places = np.searchsorted(self.ids, found.tokens), np.searchsorted(self.ids, found.alternatives)
         return replace(found, tokens=places[0], alternatives=places[1])
 

@@ -1,0 +1,132 @@
+"""What a request carries: the picture and the options, out of a form, out of JSON, or out of a bare picture.
+
+Nothing here follows a name: a picture is the bytes that were sent, and a URL or a path in their place is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from recur.serve.tasks import Options
+
+
+class Refused(Exception):
+    """A request that is wrong: the status and one line that says what, what was expected, and what to do."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers
+
+
+async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
+    """The body, of at most `most` bytes, if it comes within `seconds`. Errors: Refused."""
+    close = {"connection": "close"}  # what else the client is sending is not read
+    too_large = Refused(413, f"the body is too large; expected at most {most:,} bytes; send a smaller picture", **close)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise Refused(415, "the body is compressed; expected it as it is; leave out Content-Encoding", **close)
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > most:
+        raise too_large
+    parts = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for part in request.stream():
+                parts += part
+                if len(parts) > most:
+                    raise too_large
+    except TimeoutError:
+        raise Refused(408, f"the body took longer than {seconds:g} seconds; send it again", **close) from None
+    except ClientDisconnect:
+        raise Refused(400, "the body was cut off; send it again", **close) from None
+    return bytes(parts)
+
+
+async def understand(
+    request: Request, body: bytes, kind: type[Options], *, takes_picture: bool
+) -> tuple[bytes, Options]:
+    """The picture (empty where none is taken) and the options. Errors: Refused."""
+    if not body:
+        raise Refused(400, "the body is empty; expected a picture as a form, JSON or image/*; send one")
+    media = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    fields: dict[str, Any] = dict(request.query_params)
+    picture: bytes | None = None
+    if media == "application/json":
+        found = _json(body)
+        picture = _base64(found.pop("image", None)) if takes_picture else None
+        fields |= found
+    elif media == "multipart/form-data":
+        picture, found = await _form(request, body)
+        fields |= found
+    elif takes_picture and (media.startswith("image/") or media == "application/octet-stream"):
+        picture = body
+    else:
+        raise Refused(
+            415, f"content type {media!r}; expected multipart/form-data, application/json or image/*; use one"
+        )
+    if takes_picture and not picture:
+        raise Refused(422, "image: missing or empty; expected a picture; send one as the field image")
+    try:
+        return picture or b"", kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "options"
+        known = ", ".join(kind.model_fields)
+        raise Refused(422, f"{where[:100]}: {first['msg']}; options are {known}; correct it") from None
+
+
+def _json(body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refused(400, "the body is not JSON; expected an object with image in base64; correct it") from None
+    if not isinstance(found, dict):
+        raise Refused(400, f"the JSON is a {type(found).__name__}; expected an object; correct it")
+    return found
+
+
+def _base64(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise Refused(422, "image: missing or not text; expected a picture in base64; send one")
+    if text.startswith("data:"):
+        text = text.partition(",")[2]
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused(
+            422,
+            "image: not base64; expected the bytes of a picture in base64; send those, not an address or a path",
+        ) from None
+
+
+async def _form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, Any]]:
+    async def once() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    picture: bytes | None = None
+    fields: dict[str, Any] = {}
+    try:
+        # What is in memory already need not go to a file: the parser's own limit for that is small.
+        parser = MultiPartParser(request.headers, once(), max_files=1, max_fields=32)
+        parser.spool_max_size = len(body) + 1
+        form = await parser.parse()
+    except (MultiPartException, KeyError, ValueError) as error:
+        what = str(getattr(error, "message", error))[:200]
+        raise Refused(400, f"the form cannot be read ({what}); expected multipart/form-data; correct it") from None
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            if name != "image":
+                raise Refused(422, f"{name[:100]}: a file; expected one named image; rename it")
+            picture = await value.read()
+        else:
+            fields[name] = value
+    return picture, fields
