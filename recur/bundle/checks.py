@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from recur.bundle.sentiment import check_sentiment
+from recur.bundle.translation import check_translation
 from recur.data.text import Vocabulary
 from recur.engine.decoder import caption_shapes
 from recur.engine.reference import GATES
@@ -99,4 +100,8 @@ def _check_caption(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], c
 
 
 Check = Callable[[Mapping[str, Any], Mapping[str, FloatArray], Mapping[str, bytes]], None]
-CHECKS: Final[dict[str, Check]] = {"caption": _check_caption, "sentiment": check_sentiment}
+CHECKS: Final[dict[str, Check]] = {
+    "caption": _check_caption,
+    "sentiment": check_sentiment,
+    "translate": check_translation,
+}

@@ -11,11 +11,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from recur.cli import bench, caption, evaluate, explain, library, models, sentiment, train
+from recur.cli import bench, caption, evaluate, explain, library, models, sentiment, train, translate
 from recur.cli.terminal import prepare_streams, visible
 from recur.errors import RecurError
 
-COMMANDS = (caption.add, sentiment.add, evaluate.add, explain.add, library.add, train.add, bench.add, models.add)
+COMMANDS = (
+    caption.add,
+    sentiment.add,
+    translate.add,
+    evaluate.add,
+    explain.add,
+    library.add,
+    train.add,
+    bench.add,
+    models.add,
+)
 
 
 class _Version(argparse.Action):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recur.cli import evaluate_caption, evaluate_sentiment
+from recur.cli import evaluate_caption, evaluate_sentiment, evaluate_translate
 from recur.cli.options import Commands
 
-TASKS = (evaluate_caption.add, evaluate_sentiment.add)
+TASKS = (evaluate_caption.add, evaluate_sentiment.add, evaluate_translate.add)
 
 
 def add(commands: Commands) -> None:

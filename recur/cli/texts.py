@@ -60,7 +60,7 @@ class Texts:
                 yield from _numbered(decoded(stream, self.file), self.file)
 
     def _column(self, file: str, column: str) -> Iterator[Line | InputError]:
-        for number, row in enumerate(rows_of(file), 1):
+        for number, row in enumerate(rows_of(file, [column]), 1):
             if isinstance(row, InputError):
                 yield row
             elif column in row:

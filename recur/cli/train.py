@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recur.cli import train_caption, train_sentiment
+from recur.cli import train_caption, train_sentiment, train_translate
 from recur.cli.options import Commands
 
-TASKS = (train_caption.add, train_sentiment.add)
+TASKS = (train_caption.add, train_sentiment.add, train_translate.add)
 
 
 def add(commands: Commands) -> None:

@@ -64,7 +64,8 @@ def plain_label(label: str) -> str:
 
 def _rows(path: Path, column: str | None, label_column: str | None) -> Iterator[tuple[str, str] | InputError]:
     number = 0
-    for row in rows_of(path):
+    names = {*TEXT_COLUMNS, *LABEL_COLUMNS, column, label_column} - {"1", "2", None}
+    for row in rows_of(path, [name for name in names if name is not None]):
         if isinstance(row, InputError):
             yield row
             continue

@@ -10,6 +10,7 @@ from typing import Any
 PREDICTORS = {
     "caption": ("recur.predict.caption", "Captioner"),
     "sentiment": ("recur.predict.sentiment", "SentimentClassifier"),
+    "translate": ("recur.predict.translation", "Translator"),
 }
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recur.bundle import Bundle, BundleError
-from recur.data.lines import Line
-from recur.data.sentiment import LANGUAGE_TOKENS, ORDERS, groups, language_of, placed_ngrams, tokens
+from recur.data.lines import Line, groups
+from recur.data.sentiment import LANGUAGE_TOKENS, ORDERS, language_of, placed_ngrams, tokens
 from recur.data.text import UNK
 from recur.engine.native import Stack
 from recur.engine.reference import Cell
