@@ -313,7 +313,7 @@ def test_command(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     lines_out = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[2] for line in lines_out] == ["a good, fine film", "bad"]
     assert main(["sentiment", "--model", str(model), "--file", str(table), "--column", "moon"]) == 2
-    assert "it has id, words" in capsys.readouterr().err
+    assert "its first line is 'id, words'" in capsys.readouterr().err
 
 
 def test_bad_lines_are_named_and_the_others_go_on(

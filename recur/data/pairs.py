@@ -9,6 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
+from recur.data.labelled import columns
 from recur.data.lines import COMPRESSED, TABLES, kind_of, lines_of, rows_of
 from recur.errors import InputError, RecurError
 
@@ -102,7 +103,7 @@ def _table(path: Path, source: str, target: str) -> Iterator[tuple[str, str] | I
         names = (source, target) if source in row and target in row else ("1", "2")
         if not row.keys() >= set(names):
             if number == 1:
-                raise RecurError(f"{path}: no columns {source} and {target}; it has {', '.join(row)}; rename them")
+                raise RecurError(f"{path}: no columns {source} and {target}; {columns(row)}; rename them")
             yield InputError(f"{path}: row {number}", f"no {source} or no {target}", "left out")
         else:
             yield row[names[0]], row[names[1]]

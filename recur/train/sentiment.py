@@ -83,7 +83,7 @@ def train_sentiment(
     min_count: int = MIN_COUNT,
     embedding: int = 64,
     hidden: int = 96,
-    epochs: int = 6,
+    epochs: int = 4,
     seconds: float | None = None,
     seed: int = 1,
     resume: bool = False,

@@ -18,9 +18,9 @@ from recur.data.text import UNK, Vocabulary
 MIN_COUNT = 5
 MAX_WORDS = 30_000
 STEP_TOKENS = 8_000
-LONGEST = 3 * WINDOW  # tokens of a text that a step of the training reads at most; the finished model reads them all
+LONGEST = 2 * WINDOW  # tokens of a text that a step of the training reads at most; the finished model reads them all
 CROPS = 0.5  # of the texts are cut to a part of one window: short texts should be understood too
-REPEATS = 3  # times that the texts of a small data set are read at most, where a larger one is read once
+REPEATS = 2  # times that the texts of a small data set are read at most, where a larger one is read once
 
 
 @dataclass
