@@ -8,8 +8,9 @@ data="${1:?usage: recipes/sentiment.sh DATA [WORK]}"
 work="${2:-sentiment.work}"
 recur="${RECUR:-recur}"
 mkdir -p "$work"
+export OMP_NUM_THREADS=1
 
-OMP_NUM_THREADS=1 "$recur" train sentiment \
+"$recur" train sentiment \
   --data "$data/imdb_train.jsonl.xz" "$data/sst2/train.tsv" "$data/chnsenticorp_train.jsonl.xz" \
   --hidden 96 --embedding 64 --epochs 4 --min-count 5 --seed 1 --resume \
   --data-name "IMDB reviews (25,000, one in ten held out), SST-2 sentences (train split; dev held out), ChnSentiCorp hotel reviews (one in ten held out)" \
