@@ -183,7 +183,7 @@ def slow_probability(path: Path, read: list[str]) -> float:
     network = np.concatenate([joined.max(0), joined.mean(0)]) @ weights["head.weight"][0] + weights["head.bias"][0]
     row = meta["languages"].index(language_of(read))
     grams = ngrams(read)
-    wide = weights["wide.bias"][row] + weights["wide.weight"][row, grams].sum() / len(grams) ** 0.5
+    wide = weights["wide.bias"][row] + weights["wide.weight"].reshape(2, -1)[row, grams].sum() / len(grams) ** 0.5
     features = np.array([network, wide, network * len(read) ** -0.5, wide * len(read) ** -0.5])
     entry = meta["calibration"][meta["languages"][row]]
     return float(1 / (1 + np.exp(-(features @ entry["weights"] + entry["bias"]))))
@@ -220,7 +220,7 @@ def test_words_are_weighed_by_leaving_each_out(model: Path) -> None:
     (result,) = recur.load(model)(text)
     assert [word for word, _ in result.words] == read
     bundle = read_bundle(model)
-    row = bundle.weights["wide.weight"][0]
+    row = bundle.weights["wide.weight"].reshape(2, -1)[0]
     for place in (0, 3, 8, len(read) - 1):
         # The same text without knowing the word, and without the n-grams that only it is in.
         other = [*read[:place], "qqq", *read[place + 1 :]]

@@ -134,7 +134,8 @@ class SentimentClassifier:
             threads=threads,
         )
         self._head, self._bias = weights["head.weight"][0].astype(np.float64), float(weights["head.bias"][0])
-        self._wide, self._wide_bias = weights["wide.weight"], weights["wide.bias"]
+        self._wide = weights["wide.weight"].reshape(len(self.languages), -1)  # [languages, buckets]
+        self._wide_bias = weights["wide.bias"]
         self._calibration = meta.get("calibration") or {}
 
     def __call__(

@@ -179,7 +179,7 @@ def _wide(train: Corpus, languages: Sequence[str]) -> dict[str, NDArray[np.float
     for place, lang in enumerate(languages):
         rows = np.flatnonzero(train.languages == lang)
         weights[place], bias[place] = fit_wide([train.rows[row] for row in rows], train.good[rows])
-    return {"wide.weight": weights, "wide.bias": bias}
+    return {"wide.weight": weights.reshape(len(languages) << 10, -1), "wide.bias": bias}
 
 
 def _train(run: Run, stop: StopRequest, resume: bool) -> bool:

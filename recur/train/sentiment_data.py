@@ -18,6 +18,7 @@ from recur.data.text import UNK, Vocabulary
 MIN_COUNT = 5
 MAX_WORDS = 30_000
 STEP_TOKENS = 8_000
+STEP_TEXTS = 64
 LONGEST = 2 * WINDOW  # tokens of a text that a step of the training reads at most; the finished model reads them all
 CROPS = 0.5  # of the texts are cut to a part of one window: short texts should be understood too
 REPEATS = 2  # times that the texts of a small data set are read at most, where a larger one is read once
@@ -138,7 +139,7 @@ def epoch_spans(corpus: Corpus, *, seed: int, epoch: int) -> Iterator[list[tuple
         start = int(place * (length - wanted + 1))
         step.append((row, start, start + wanted))
         total += wanted
-        if total >= STEP_TOKENS:
+        if total >= STEP_TOKENS or len(step) == STEP_TEXTS:
             yield step
             step, total = [], 0
     if step:
