@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -264,6 +266,20 @@ def test_a_very_long_text_is_read_whole(model: Path) -> None:
     read = list(tokens(text))
     got = result.probability if result.label == "pos" else 1 - result.probability
     assert got == pytest.approx(slow_probability(model, read), abs=1e-4)
+
+
+def test_a_slow_pipe_is_not_waited_for(model: Path) -> None:
+    seen = threading.Event()
+
+    def slow() -> Iterator[str]:
+        yield from ("good", "bad", "the film")
+        assert seen.wait(30), "results of three texts were kept back until there were more"
+        yield "fine"
+
+    results = recur.load(model).stream(slow(), words=False)
+    assert all(next(results) is not None for _ in range(3))
+    seen.set()
+    assert len(list(results)) == 1
 
 
 def test_a_bundle_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> None:

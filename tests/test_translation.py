@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -261,6 +263,20 @@ def test_texts_that_fail_keep_their_place(model: Path) -> None:
     assert str(results[1]) == "text 2: empty; give some words"
     with pytest.raises(RecurError, match="translates en to de, de to en"):
         recur.load(model)("a", source="fr")
+
+
+def test_a_slow_pipe_is_not_waited_for(model: Path) -> None:
+    seen = threading.Event()
+
+    def slow() -> Iterator[str]:
+        yield from ("good", "bad", "the film")
+        assert seen.wait(30), "results of three texts were kept back until there were more"
+        yield "fine"
+
+    results = recur.load(model).stream(slow())
+    assert all(next(results) is not None for _ in range(3))
+    seen.set()
+    assert len(list(results)) == 1
 
 
 def test_a_bundle_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> None:

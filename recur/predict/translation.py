@@ -12,11 +12,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, cast
 
 import numpy as np
 
 from recur.bundle import Bundle, BundleError
+from recur.data.ahead import as_they_come
 from recur.data.lines import Line, groups
 from recur.data.subwords import END, SPACE, UNK, Subwords, clean, split_words
 from recur.engine.native import Decoder, Stack
@@ -120,13 +122,9 @@ class Translator:
         """A translation of each text, or of a single one. Errors: InputError for the first that is empty; RecurError
         for languages that the model does not know.
         """
-        found = []
         given = [texts] if isinstance(texts, str) else texts
-        for result in self.stream(given, source=source, target=target, beam=beam, batch=batch):
-            if isinstance(result, InputError):
-                raise result
-            found.append(result)
-        return found
+        pair, search = self._settings(source, target, beam, batch, None)
+        return [_good(result) for result in self._results(groups(self._parts(given), batch), pair, search)]
 
     def direction(self, source: str | None, target: str | None) -> tuple[str, str]:
         """The direction that is meant; a language that is left out may be the only one possible.
@@ -153,16 +151,33 @@ class Translator:
     ) -> Iterator[Translation | InputError]:
         """Translations in the order of the texts, as they are ready; one that fails gives its InputError.
 
-        Texts of several sentences are translated sentence by sentence, `batch` of them at a time.
+        Texts of several sentences are translated sentence by sentence, `batch` of them at a time. `texts` is iterated
+        in a thread of its own; when it is slow (a pipe), what it gave is not kept waiting.
         """
-        pair = self.direction(source, target)
+        pair, search = self._settings(source, target, beam, batch, length_penalty)
+        return self._results(as_they_come(self._parts(texts), batch, name="recur-texts"), pair, search)
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    def _settings(
+        self, source: str | None, target: str | None, beam: int | None, batch: int, length_penalty: float | None
+    ) -> tuple[tuple[str, str], tuple[int, float]]:
+        """The direction, and beam and length penalty, checked."""
         width = int(self._decode["beam"]) if beam is None else beam
-        penalty = self._decode["length_penalty"] if length_penalty is None else length_penalty
+        penalty = float(self._decode["length_penalty"]) if length_penalty is None else length_penalty
         if not 1 <= width <= 1024 or not 1 <= batch <= 1024:
             raise RecurError(f"beam {width}, batch {batch}; expected 1 to 1024; choose others")
+        return self.direction(source, target), (width, penalty)
+
+    def _results(
+        self,
+        batches: Iterable[Sequence[tuple[str | InputError, _Part | None, bool]]],
+        pair: tuple[str, str],
+        search: tuple[int, float],
+    ) -> Iterator[Translation | InputError]:
         waiting: list[_Done] = []
-        for group in groups(self._parts(texts), batch):
-            ready = self._translate([part for _, part, _ in group if part is not None], pair[1], width, float(penalty))
+        for group in batches:
+            ready = self._translate([part for _, part, _ in group if part is not None], pair[1], *search)
             for item, part, last in group:
                 if isinstance(item, InputError):
                     yield item
@@ -172,8 +187,6 @@ class Translator:
                 if last:
                     yield self._joined(item, waiting, pair)
                     waiting = []
-
-    # ------------------------------------------------------------------------------------------------------- inside
 
     def _joined(self, text: str, parts: Sequence[_Done], pair: tuple[str, str]) -> Translation:
         between = "" if pair[1] in UNSPACED else " "
@@ -212,7 +225,7 @@ class Translator:
                 yield whole
                 return
         at = 0
-        for end in (*(match.end() for match in _ENDS.finditer(text)), len(text)):
+        for end in chain((match.end() for match in _ENDS.finditer(text)), (len(text),)):
             words = split_words(text[at:end].strip())
             at = end
             line: list[str] = []
@@ -305,6 +318,12 @@ class Translator:
             if plain:
                 found.append((plain, part.words[best].replace(SPACE, ""), float(shares[best])))
         return tuple(found)
+
+
+def _good(result: Translation | InputError) -> Translation:
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
 def _copied(part: _Part) -> _Done:
