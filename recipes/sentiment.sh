@@ -12,6 +12,6 @@ export OMP_NUM_THREADS=1
 
 "$recur" train sentiment \
   --data "$data/imdb_train.jsonl.xz" "$data/sst2/train.tsv" "$data/chnsenticorp_train.jsonl.xz" \
-  --hidden 96 --embedding 64 --epochs 4 --min-count 5 --seed 1 --resume \
+  --hidden 64 --embedding 64 --epochs 3 --min-count 5 --seed 1 --resume \
   --data-name "IMDB reviews (25,000, one in ten held out), SST-2 sentences (train split; dev held out), ChnSentiCorp hotel reviews (one in ten held out)" \
   --terms "none stated by the sources" --out "$work/sentiment"
