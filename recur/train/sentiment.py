@@ -41,6 +41,7 @@ from recur.train.sentiment_data import (
     MIN_COUNT,
     Corpus,
     build_vocabulary,
+    cut,
     encode,
     epoch_spans,
     languages_of,
@@ -101,9 +102,11 @@ def train_sentiment(
         for line in part.problems:
             print(f"warning: {line}", file=sys.stderr)
     labels = choose_labels(parts, held, data)
-    languages = languages_of(parts)
-    vocabulary = build_vocabulary(parts, languages, min_count)
-    train, dev = (encode(each, vocabulary, labels[1]) for each in (parts, held))
+    read = cut(parts)
+    languages = languages_of(read)
+    vocabulary = build_vocabulary(read, languages, min_count)
+    train = encode(parts, read, vocabulary, labels[1])
+    dev = encode(held, cut(held), vocabulary, labels[1])
     network = SentimentNetwork(vocabulary=len(vocabulary), embedding=embedding, hidden=hidden)
     _polarity(network, train)
     settings: dict[str, Any] = {
