@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -183,7 +185,7 @@ def slow_probability(path: Path, read: list[str]) -> float:
     network = np.concatenate([joined.max(0), joined.mean(0)]) @ weights["head.weight"][0] + weights["head.bias"][0]
     row = meta["languages"].index(language_of(read))
     grams = ngrams(read)
-    wide = weights["wide.bias"][row] + weights["wide.weight"][row, grams].sum() / len(grams) ** 0.5
+    wide = weights["wide.bias"][row] + weights["wide.weight"].reshape(2, -1)[row, grams].sum() / len(grams) ** 0.5
     features = np.array([network, wide, network * len(read) ** -0.5, wide * len(read) ** -0.5])
     entry = meta["calibration"][meta["languages"][row]]
     return float(1 / (1 + np.exp(-(features @ entry["weights"] + entry["bias"]))))
@@ -220,7 +222,7 @@ def test_words_are_weighed_by_leaving_each_out(model: Path) -> None:
     (result,) = recur.load(model)(text)
     assert [word for word, _ in result.words] == read
     bundle = read_bundle(model)
-    row = bundle.weights["wide.weight"][0]
+    row = bundle.weights["wide.weight"].reshape(2, -1)[0]
     for place in (0, 3, 8, len(read) - 1):
         # The same text without knowing the word, and without the n-grams that only it is in.
         other = [*read[:place], "qqq", *read[place + 1 :]]
@@ -264,6 +266,20 @@ def test_a_very_long_text_is_read_whole(model: Path) -> None:
     read = list(tokens(text))
     got = result.probability if result.label == "pos" else 1 - result.probability
     assert got == pytest.approx(slow_probability(model, read), abs=1e-4)
+
+
+def test_a_slow_pipe_is_not_waited_for(model: Path) -> None:
+    seen = threading.Event()
+
+    def slow() -> Iterator[str]:
+        yield from ("good", "bad", "the film")
+        assert seen.wait(30), "results of three texts were kept back until there were more"
+        yield "fine"
+
+    results = recur.load(model).stream(slow(), words=False)
+    assert all(next(results) is not None for _ in range(3))
+    seen.set()
+    assert len(list(results)) == 1
 
 
 def test_a_bundle_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> None:
@@ -313,7 +329,7 @@ def test_command(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     lines_out = capsys.readouterr().out.splitlines()
     assert [line.split("\t")[2] for line in lines_out] == ["a good, fine film", "bad"]
     assert main(["sentiment", "--model", str(model), "--file", str(table), "--column", "moon"]) == 2
-    assert "it has id, words" in capsys.readouterr().err
+    assert "its first line is 'id, words'" in capsys.readouterr().err
 
 
 def test_bad_lines_are_named_and_the_others_go_on(

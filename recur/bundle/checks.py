@@ -12,6 +12,7 @@ from typing import Any, Final
 from recur.bundle.check_heads import check_classifier, check_detector
 from recur.bundle.language import check_language
 from recur.bundle.sentiment import check_sentiment
+from recur.bundle.translation import check_translation
 from recur.data.text import Vocabulary
 from recur.engine.decoder import caption_shapes
 from recur.engine.reference import GATES
@@ -107,4 +108,5 @@ CHECKS: Final[dict[str, Check]] = {
     "language": check_language,
     "classify": check_classifier,
     "detect": check_detector,
+    "translate": check_translation,
 }

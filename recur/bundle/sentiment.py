@@ -25,7 +25,7 @@ def sentiment_shapes(
         "embedding.weight": (vocabulary, embedding),
         "head.weight": (1, 4 * hidden),
         "head.bias": (1,),
-        "wide.weight": (languages, 1 << BITS),
+        "wide.weight": (languages << 10, 1 << (BITS - 10)),  # short rows, because each has a scale when stored
         "wide.bias": (languages,),
     }
     for way in ("", "_reverse"):

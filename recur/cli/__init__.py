@@ -24,6 +24,7 @@ from recur.cli import (
     sentiment,
     serve,
     train,
+    translate,
 )
 from recur.cli.terminal import prepare_streams, visible
 from recur.errors import RecurError
@@ -33,6 +34,7 @@ COMMANDS = (
     detect.add,
     classify.add,
     sentiment.add,
+    translate.add,
     generate.add,
     evaluate.add,
     explain.add,

@@ -9,6 +9,7 @@ from recur.cli import (
     evaluate_grounding,
     evaluate_language,
     evaluate_sentiment,
+    evaluate_translate,
 )
 from recur.cli.options import Commands
 
@@ -19,6 +20,7 @@ TASKS = (
     evaluate_detect.add,
     evaluate_grounding.add,
     evaluate_explanations.add,
+    evaluate_translate.add,
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from recur.data.labelled import columns
 from recur.data.lines import TABLES, Line, decoded, kind_of, open_lines, rows_of
 from recur.errors import InputError, RecurError
 
@@ -60,13 +61,13 @@ class Texts:
                 yield from _numbered(decoded(stream, self.file), self.file)
 
     def _column(self, file: str, column: str) -> Iterator[Line | InputError]:
-        for number, row in enumerate(rows_of(file), 1):
+        for number, row in enumerate(rows_of(file, [column]), 1):
             if isinstance(row, InputError):
                 yield row
             elif column in row:
                 yield Line(f"{file}: row {number}", row[column])
             elif number == 1 and Path(kind_of(file)).name not in JSON_KINDS:
-                raise RecurError(f"{file}: no column {column!r}; it has {', '.join(row)}; name one of them")
+                raise RecurError(f"{file}: no column {column!r}; {columns(row)}; name one of its columns")
             else:
                 yield InputError(f"{file}: row {number}", f"no {column!r}", "give it one")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
+IDLE_SECONDS = 0.1  # a group no longer waits to fill up when its source has given nothing for so long
 PARTING_SECONDS = 0.2  # how long closing waits for a source that is slow to answer
 
 
@@ -110,3 +111,28 @@ class Ahead(Generic[Given, Made]):
         with self._changed:
             self._changed.wait_for(lambda: len(self._line) < self._ahead or self._closed)
             return not self._closed
+
+
+def as_they_come(source: Iterable[Made], size: int, *, name: str) -> Iterator[list[Made]]:
+    """Items to be computed together, at most `size`: the first groups are small, so that something is there soon, and
+    nothing waits for a source, such as a pipe, that gives nothing. The source is iterated in a thread of its own.
+    """
+    group: list[Made] = []
+    now = 1
+    with Ahead(_itself, source, workers=1, ahead=2 * size, name=name) as items:
+        try:
+            for item, _ in items:
+                group.append(item)
+                if len(group) == min(now, size) or items.idle(IDLE_SECONDS):
+                    yield group
+                    group, now = [], 4 * now
+        except Exception:  # the source failed: what it gave before comes first
+            if group:
+                yield group
+            raise
+    if group:
+        yield group
+
+
+def _itself(item: Made) -> Made:
+    return item

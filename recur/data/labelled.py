@@ -64,7 +64,8 @@ def plain_label(label: str) -> str:
 
 def _rows(path: Path, column: str | None, label_column: str | None) -> Iterator[tuple[str, str] | InputError]:
     number = 0
-    for row in rows_of(path):
+    names = {*TEXT_COLUMNS, *LABEL_COLUMNS, column, label_column} - {"1", "2", None}
+    for row in rows_of(path, [name for name in names if name is not None]):
         if isinstance(row, InputError):
             yield row
             continue
@@ -86,8 +87,16 @@ def choose_column(path: Path, row: dict[str, str], wanted: str | None, usual: Se
     names = [name for name in (usual if wanted is None else (wanted,)) if name in row]
     if not names:
         missing = "none of the usual columns" if wanted is None else f"no column {wanted!r}"
-        raise RecurError(f"{path}: {missing}; it has {', '.join(row) or 'none'}; name one with {option}")
+        raise RecurError(f"{path}: {missing}; {columns(row)}; name one with {option}")
     return names[0]
+
+
+def columns(row: dict[str, str]) -> str:
+    """What a table has, for an error: the names of its columns, or its first line when it has none."""
+    named = not all(name.isdigit() for name in row)
+    return (
+        f"it has {', '.join(row)}" if named else f"it has no names; its first line is {', '.join(row.values())[:80]!r}"
+    )
 
 
 def _folder(path: Path) -> Iterator[tuple[str, str] | InputError]:

@@ -11,10 +11,11 @@ import gzip
 import json
 import lzma
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 from recur.errors import InputError, RecurError
 
@@ -33,6 +34,16 @@ class Line:
 
     where: str
     text: str
+
+
+T = TypeVar("T")
+
+
+def groups(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
+    """The items, `size` at a time; the last group may be smaller."""
+    rest = iter(items)
+    while group := tuple(islice(rest, size)):
+        yield group
 
 
 def kind_of(path: str | Path) -> str:
@@ -103,11 +114,11 @@ def lines_of(path: str | Path) -> Iterator[str | InputError]:
         yield from decoded(stream, str(path))
 
 
-def rows_of(path: str | Path) -> Iterator[Row | InputError]:
+def rows_of(path: str | Path, names: Collection[str]) -> Iterator[Row | InputError]:
     """The rows of a CSV, TSV or JSONL file as texts by column. Without a header the columns are `1`, `2`, …
 
-    The first row of a table is its header unless one of its cells is a number, or longer than a name ever is.
-    Numbers and truth values of JSON are given as their text; other things that are no text are left out.
+    The first row of a table is its header when one of its cells is among `names`. Numbers and truth values of JSON are
+    given as their text; other things that are no text are left out.
     """
     kind, name = kind_of(path), str(path)
     with open_lines(path) as stream:
@@ -115,7 +126,7 @@ def rows_of(path: str | Path) -> Iterator[Row | InputError]:
         if kind in (".jsonl", ".ndjson", ".json"):
             yield from _json_rows(lines, name)
         elif kind in TABLES:
-            yield from _table_rows(lines, name, TABLES[kind])
+            yield from _table_rows(lines, name, TABLES[kind], names)
         else:
             raise RecurError(f"{path}: of an unknown kind; expected .csv, .tsv or .jsonl, plain or .gz, .xz, .bz2")
 
@@ -139,7 +150,9 @@ def _text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _table_rows(lines: Iterator[str | InputError], name: str, delimiter: str) -> Iterator[Row | InputError]:
+def _table_rows(
+    lines: Iterator[str | InputError], name: str, delimiter: str, names: Collection[str]
+) -> Iterator[Row | InputError]:
     failed: list[InputError] = []
 
     def good() -> Iterator[str]:
@@ -163,7 +176,7 @@ def _table_rows(lines: Iterator[str | InputError], name: str, delimiter: str) ->
             if not cells:
                 continue
             if header is None:
-                if _is_header(cells):
+                if not set(names).isdisjoint(cells):
                     header = cells
                     continue
                 header = [str(place) for place in range(1, len(cells) + 1)]
@@ -176,17 +189,3 @@ def _table_rows(lines: Iterator[str | InputError], name: str, delimiter: str) ->
     except csv.Error as error:
         raise RecurError(f"{name}: line {reader.line_num}: no table ({error}); mend the file") from error
     yield from failed
-
-
-def _is_header(cells: Sequence[str]) -> bool:
-    return all(cell.strip() and len(cell) < 40 and not _number(cell) for cell in cells) and len(set(cells)) == len(
-        cells
-    )
-
-
-def _number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -13,10 +13,9 @@ from __future__ import annotations
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,16 +40,6 @@ _TOKEN: Final = re.compile(
 _MARKUP: Final = re.compile(r"<br ?/?>")
 _QUOTES: Final = str.maketrans("\u2018\u2019\u02bc\u00b4`", "'''''")
 _FIRST, _SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
-
-
-T = TypeVar("T")
-
-
-def groups(items: Iterable[T], size: int) -> Iterator[tuple[T, ...]]:
-    """The items, `size` at a time; the last group may be smaller."""
-    rest = iter(items)
-    while group := tuple(islice(rest, size)):
-        yield group
 
 
 def tokens(text: str) -> Iterator[str]:

@@ -86,10 +86,13 @@ class CaptionNetwork(nn.Module):
         spread = features.float().flatten(0, 1).std(0)
         self.feature_scale.copy_(1 / spread.clamp_min(float(spread.mean()) / 10 + 1e-6))
 
-    def look(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """START [P, E], memory [P, R, H] and attention keys [P, R, A] of features [P, R, F]."""
+    def look(self, features: Tensor, regions: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """START [P, E], memory [P, R, H] and attention keys [P, R, A] of features [P, R, F].
+
+        `regions` [P]: how many of R there are in each, all when left out; the others are zero.
+        """
         features = features * self.feature_scale
-        start = self.start(features.mean(1))
+        start = self.start(features.mean(1) if regions is None else features.sum(1) / regions[:, None])
         if not self.attention_units:
             nothing = features.new_zeros(features.shape[0], 1, 1)
             return start, nothing, nothing
@@ -100,7 +103,9 @@ class CaptionNetwork(nn.Module):
         """Additive attention (Bahdanau et al. 2015). Context [P, T, H] and weights [P, T, R] for hidden [P, T, H]."""
         return self._read(self.query(hidden), memory, keys)
 
-    def attend_packed(self, hidden: Tensor, picture: Tensor, memory: Tensor, keys: Tensor) -> Tensor:
+    def attend_packed(
+        self, hidden: Tensor, picture: Tensor, memory: Tensor, keys: Tensor, regions: Tensor | None = None
+    ) -> Tensor:
         """Context [M, H] for hidden [M, H], each of which looks at its own picture [M] of P.
 
         All places of a picture are brought together, so that what it gives to read is not copied for each of them.
@@ -113,12 +118,18 @@ class CaptionNetwork(nn.Module):
         place = picture * width + slot  # [M] in [P, width]
         query = self.query(hidden)
         asked = query.new_zeros(len(memory) * width, query.shape[1]).index_copy(0, place, query)
-        context, _ = self._read(asked.view(len(memory), width, -1), memory, keys)
+        context, _ = self._read(asked.view(len(memory), width, -1), memory, keys, regions)
         return context.flatten(0, 1).index_select(0, place)
 
-    def _read(self, query: Tensor, memory: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(
+        self, query: Tensor, memory: Tensor, keys: Tensor, regions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         mixed = torch.tanh(keys[:, None] + query[:, :, None])  # [P, T, R, A]
-        weights = self.score(mixed).squeeze(-1).float().softmax(-1)
+        scores = self.score(mixed).squeeze(-1).float()
+        if regions is not None:
+            outside = torch.arange(memory.shape[1]) >= regions[:, None]
+            scores = scores.masked_fill(outside[:, None], float("-inf"))
+        weights = scores.softmax(-1)
         return weights.to(memory.dtype) @ memory, weights
 
     def forward(self, features: Tensor, owner: Tensor, tokens: Tensor, words: Tensor | None = None) -> Tensor:
@@ -135,16 +146,25 @@ class CaptionNetwork(nn.Module):
         return out
 
     def score_sentences(
-        self, features: Tensor, owner: Tensor, tokens: Tensor, lengths: Tensor, words: Tensor | None = None
+        self,
+        features: Tensor,
+        owner: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        words: Tensor | None = None,
+        regions: Tensor | None = None,
     ) -> tuple[Packing, Tensor]:
-        """As `forward`, for the first `lengths` [N] tokens of each row only: where they are, and scores [M, V]."""
-        start, memory, keys = self.look(features)
+        """As `forward`, for the first `lengths` [N] tokens of each row only: where they are, and scores [M, V].
+
+        `regions` [P]: how many regions of each picture there are, all when left out.
+        """
+        start, memory, keys = self.look(features, regions)
         inputs = torch.cat([start[owner][:, None], self.embedding(tokens).to(start.dtype)], 1)
         packing = Packing.of(lengths + 1)
         picture = owner[packing.row]
         hidden = self.scan(0, self.dropout(packing.pack(inputs), packing), packing)
         if self.attention_units:
-            context = self.attend_packed(hidden, picture, memory, keys)
+            context = self.attend_packed(hidden, picture, memory, keys, regions)
         for i in range(1, self.layer_count):
             below = torch.cat([hidden, context], -1) if self.attention_units and i == 1 else hidden
             hidden = self.scan(i, self.dropout(below, packing), packing)

@@ -13,6 +13,7 @@ PREDICTORS = {
     "language": ("recur.predict.language", "LanguageModel"),
     "classify": ("recur.predict.classify", "Classifier"),
     "detect": ("recur.predict.detect", "Detector"),
+    "translate": ("recur.predict.translation", "Translator"),
 }
 
 

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recur.bundle import Bundle, BundleError
-from recur.data.lines import Line
-from recur.data.sentiment import LANGUAGE_TOKENS, ORDERS, groups, language_of, placed_ngrams, tokens
+from recur.data.ahead import as_they_come
+from recur.data.lines import Line, groups
+from recur.data.sentiment import LANGUAGE_TOKENS, ORDERS, language_of, placed_ngrams, tokens
 from recur.data.text import UNK
 from recur.engine.native import Stack
 from recur.engine.reference import Cell
@@ -134,21 +135,16 @@ class SentimentClassifier:
             threads=threads,
         )
         self._head, self._bias = weights["head.weight"][0].astype(np.float64), float(weights["head.bias"][0])
-        self._wide, self._wide_bias = weights["wide.weight"], weights["wide.bias"]
+        self._wide = weights["wide.weight"].reshape(len(self.languages), -1)  # [languages, buckets]
+        self._wide_bias = weights["wide.bias"]
         self._calibration = meta.get("calibration") or {}
 
     def __call__(
         self, texts: str | Iterable[str], *, batch: int = 32, words: bool = True, running: bool = False
     ) -> list[Sentiment]:
         """What is thought of each text, or of a single one. Errors: InputError for the first that has no words."""
-        found = []
-        for result in self.stream(
-            [texts] if isinstance(texts, str) else texts, batch=batch, words=words, running=running
-        ):
-            if isinstance(result, InputError):
-                raise result
-            found.append(result)
-        return found
+        given = groups([texts] if isinstance(texts, str) else texts, batch)
+        return [_good(result) for result in self._results(given, words, running)]
 
     def stream(
         self,
@@ -158,12 +154,18 @@ class SentimentClassifier:
         words: bool = True,
         running: bool = False,
     ) -> Iterator[Sentiment | InputError]:
-        """Results in the order of the texts, a batch at a time; one that fails gives its InputError.
+        """Results in the order of the texts, as they are ready; one that fails gives its InputError.
 
-        Memory is that of one batch of texts; what is computed from a text takes the same memory however long it is.
+        `texts` is iterated in a thread of its own, two batches ahead at most; when it is slow (a pipe), what it gave is
+        not kept waiting. What is computed from a text takes the same memory however long it is.
         """
+        return self._results(as_they_come(texts, batch, name="recur-texts"), words, running)
+
+    def _results(
+        self, batches: Iterable[Sequence[str | Line | InputError]], words: bool, running: bool
+    ) -> Iterator[Sentiment | InputError]:
         place = 0
-        for group in groups(texts, batch):
+        for group in batches:
             ready = [_named(item, place + number) for number, item in enumerate(group, 1)]
             place += len(group)
             features = iter(self._features([line.text for line in ready if isinstance(line, Line)]))
@@ -346,6 +348,12 @@ class SentimentClassifier:
             logits = self._logit(pooled), self._wide_logit(language, grams.buckets())
             found.append(self._calibrated(language, self._combined(language, *logits, stop)))
         return found
+
+
+def _good(result: Sentiment | InputError) -> Sentiment:
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
 def _named(item: str | Line | InputError, place: int) -> Line | InputError:

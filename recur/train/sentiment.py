@@ -41,6 +41,7 @@ from recur.train.sentiment_data import (
     MIN_COUNT,
     Corpus,
     build_vocabulary,
+    cut,
     encode,
     epoch_spans,
     languages_of,
@@ -82,8 +83,8 @@ def train_sentiment(
     terms: str | None = None,
     min_count: int = MIN_COUNT,
     embedding: int = 64,
-    hidden: int = 96,
-    epochs: int = 6,
+    hidden: int = 64,
+    epochs: int = 3,
     seconds: float | None = None,
     seed: int = 1,
     resume: bool = False,
@@ -101,9 +102,11 @@ def train_sentiment(
         for line in part.problems:
             print(f"warning: {line}", file=sys.stderr)
     labels = choose_labels(parts, held, data)
-    languages = languages_of(parts)
-    vocabulary = build_vocabulary(parts, languages, min_count)
-    train, dev = (encode(each, vocabulary, labels[1]) for each in (parts, held))
+    read = cut(parts)
+    languages = languages_of(read)
+    vocabulary = build_vocabulary(read, languages, min_count)
+    train = encode(parts, read, vocabulary, labels[1])
+    dev = encode(held, cut(held), vocabulary, labels[1])
     network = SentimentNetwork(vocabulary=len(vocabulary), embedding=embedding, hidden=hidden)
     _polarity(network, train)
     settings: dict[str, Any] = {
@@ -179,7 +182,7 @@ def _wide(train: Corpus, languages: Sequence[str]) -> dict[str, NDArray[np.float
     for place, lang in enumerate(languages):
         rows = np.flatnonzero(train.languages == lang)
         weights[place], bias[place] = fit_wide([train.rows[row] for row in rows], train.good[rows])
-    return {"wide.weight": weights, "wide.bias": bias}
+    return {"wide.weight": weights.reshape(len(languages) << 10, -1), "wide.bias": bias}
 
 
 def _train(run: Run, stop: StopRequest, resume: bool) -> bool:

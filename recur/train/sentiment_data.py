@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from sys import intern
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ from recur.data.text import UNK, Vocabulary
 MIN_COUNT = 5
 MAX_WORDS = 30_000
 STEP_TOKENS = 8_000
-LONGEST = 3 * WINDOW  # tokens of a text that a step of the training reads at most; the finished model reads them all
+STEP_TEXTS = 64
+LONGEST = 2 * WINDOW  # tokens of a text that a step of the training reads at most; the finished model reads them all
 CROPS = 0.5  # of the texts are cut to a part of one window: short texts should be understood too
-REPEATS = 3  # times that the texts of a small data set are read at most, where a larger one is read once
+REPEATS = 2  # times that the texts of a small data set are read at most, where a larger one is read once
 
 
 @dataclass
@@ -47,12 +49,20 @@ class Corpus:
         return np.diff(self.ends, prepend=0)
 
 
-def build_vocabulary(parts: Sequence[Labelled], languages: Sequence[str], min_count: int) -> Vocabulary:
-    """The words that are seen often enough, the most frequent first."""
-    counts: Counter[str] = Counter()
-    for part in parts:
-        for text in part.texts:
-            counts.update(tokens(text))
+def cut(parts: Sequence[Labelled]) -> list[list[list[str]]]:
+    """The tokens of every text of every part; equal ones are one object, so that millions of them fit."""
+    return [[[intern(token) for token in tokens(text)] for text in part.texts] for part in parts]
+
+
+def languages_of(read: Sequence[Sequence[Sequence[str]]]) -> tuple[str, ...]:
+    """The languages of cut texts, the one with most texts first."""
+    counts = Counter(language_of(text) for part in read for text in part if text)
+    return tuple(lang for lang, _ in counts.most_common())
+
+
+def build_vocabulary(read: Sequence[Sequence[Sequence[str]]], languages: Sequence[str], min_count: int) -> Vocabulary:
+    """The tokens of cut texts that are seen often enough, the most frequent first."""
+    counts = Counter(token for part in read for text in part for token in text)
     kept = [(word, count) for word, count in counts.most_common(MAX_WORDS) if count >= min_count]
     kept.sort(key=lambda entry: (-entry[1], entry[0]))
     first = 3 + len(languages)
@@ -62,25 +72,18 @@ def build_vocabulary(parts: Sequence[Labelled], languages: Sequence[str], min_co
     )
 
 
-def languages_of(parts: Sequence[Labelled]) -> tuple[str, ...]:
-    """The languages of the texts, the one with most texts first."""
-    counts: Counter[str] = Counter()
-    for part in parts:
-        counts.update(language_of(list(tokens(text[:500]))) for text in part.texts)
-    return tuple(lang for lang, _ in counts.most_common())
-
-
-def encode(parts: Sequence[Labelled], vocabulary: Vocabulary, second: str) -> Corpus:
-    """All texts that have a token; `second` is the label that counts as true."""
+def encode(
+    parts: Sequence[Labelled], read: Sequence[Sequence[Sequence[str]]], vocabulary: Vocabulary, second: str
+) -> Corpus:
+    """All texts that have a token, `read` by `cut`; `second` is the label that counts as true."""
     ids = {word: number for number, word in enumerate(vocabulary.tokens)}
     words: list[NDArray[np.int32]] = []
     rows: list[NDArray[np.int64]] = []
     languages: list[str] = []
     good: list[bool] = []
     source: list[int] = []
-    for number, part in enumerate(parts):
-        for text, label in zip(part.texts, part.labels, strict=True):
-            found = list(tokens(text))
+    for number, (part, texts) in enumerate(zip(parts, read, strict=True)):
+        for found, label in zip(texts, part.labels, strict=True):
             if found:
                 words.append(np.fromiter((ids.get(word, UNK) for word in found), np.int32, len(found)))
                 rows.append(ngrams(found))
@@ -138,7 +141,7 @@ def epoch_spans(corpus: Corpus, *, seed: int, epoch: int) -> Iterator[list[tuple
         start = int(place * (length - wanted + 1))
         step.append((row, start, start + wanted))
         total += wanted
-        if total >= STEP_TOKENS:
+        if total >= STEP_TOKENS or len(step) == STEP_TEXTS:
             yield step
             step, total = [], 0
     if step:

@@ -1,0 +1,332 @@
+"""Sentences in another language, and which word came from which.
+
+>>> translator = recur.load("translator")
+>>> translator(["A dog runs."], source="en", target="de")  # doctest: +SKIP
+
+B sentences, R pieces of a source, T pieces of a translation, F features of a piece.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Final, cast
+
+import numpy as np
+
+from recur.bundle import Bundle, BundleError
+from recur.data.ahead import as_they_come
+from recur.data.lines import Line, groups
+from recur.data.subwords import END, SPACE, UNK, Subwords, clean, split_words
+from recur.engine.native import Decoder, Stack
+from recur.engine.reference import Cell
+from recur.engine.search import Hypothesis
+from recur.errors import InputError, RecurError
+from recur.predict.voice import precision_of
+
+SENTENCE: Final = 50  # pieces; longer texts are cut between sentences
+LONGEST: Final = 100  # pieces of a part that has no end of a sentence
+# A translation is no longer than twice the size of its part, and ten pieces; parts of one size are computed together,
+# so that a result does not depend on what else is in the batch.
+SIZES: Final = (12, 25, 50, LONGEST, 1 << 10)
+UNSPACED: Final = frozenset({"zh", "ja", "th"})
+_ENDS: Final = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
+
+
+@dataclass(frozen=True)
+class Translation:
+    """`translation` of `source`, its log-probability, and for each of its words the source word it was read from.
+
+    `alignment` has (word, source word, weight): the share of attention that the source word got.
+    """
+
+    source: str
+    translation: str
+    log_prob: float
+    alignment: tuple[tuple[str, str, float], ...]
+    languages: tuple[str, str]
+    model: str
+
+    def to_json(self) -> dict[str, Any]:
+        """One plain object, ready for `json.dumps`."""
+        return {
+            "source": self.source,
+            "translation": self.translation,
+            "log_prob": round(self.log_prob, 4),
+            "alignment": [[word, other, round(weight, 4)] for word, other, weight in self.alignment],
+            "from": self.languages[0],
+            "to": self.languages[1],
+            "model": self.model,
+        }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A sentence, or a part of one: its words, and the pieces of all of them with the word of each."""
+
+    words: tuple[str, ...]
+    ids: tuple[int, ...]
+    owner: tuple[int, ...]
+
+    @property
+    def strange(self) -> bool:
+        """Whether a word cannot be spelled, so that it has to be copied."""
+        return UNK in self.ids
+
+
+@dataclass(frozen=True)
+class _Done:
+    text: str
+    log_prob: float
+    alignment: tuple[tuple[str, str, float], ...]
+
+
+class Translator:
+    """Translates with one bundle. Make it with `recur.load`; one may serve several threads."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        """Errors: BundleError when the bundle is for something else."""
+        if bundle.task != "translate":
+            raise BundleError(
+                f"{bundle.path}: a model for {bundle.task!r}; expected one for 'translate'; choose another"
+            )
+        self.bundle, self.name, meta = bundle, bundle.name, bundle.meta
+        self.directions: tuple[tuple[str, str], ...] = tuple((a, b) for a, b in meta["directions"])
+        self.subwords = Subwords.from_bytes(bundle.tokenizer, source=f"{bundle.path}: tokenizer.json")
+        self._decode = meta["decode"]
+        cell, precision = cast(Cell, meta["cell"]), precision_of(bundle)
+        encoder = {n.removeprefix("encoder."): w for n, w in bundle.weights.items() if n.startswith("encoder.")}
+        self._encoder = Stack(encoder, cell=cell, bidirectional=True, precision=precision, threads=threads)
+        rest = {name: value for name, value in bundle.weights.items() if not name.startswith("encoder.")}
+        self._embedding = rest["embedding.weight"]
+        network = Decoder(rest, cell=cell, layers=int(meta["layers"]), precision=precision, threads=threads)
+        self._decoders: dict[tuple[str, bool], Decoder] = {}
+        for lang in dict.fromkeys(target for _, target in self.directions):
+            words = self.subwords.allowed(lang)
+            # UNK is written only where there is something to copy.
+            self._decoders[lang, True] = network.with_words(words)
+            self._decoders[lang, False] = network.with_words(words[words != UNK])
+
+    def __call__(
+        self,
+        texts: str | Iterable[str],
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        beam: int | None = None,
+        batch: int = 32,
+    ) -> list[Translation]:
+        """A translation of each text, or of a single one. Errors: InputError for the first that is empty; RecurError
+        for languages that the model does not know.
+        """
+        given = [texts] if isinstance(texts, str) else texts
+        pair, search = self._settings(source, target, beam, batch, None)
+        return [_good(result) for result in self._results(groups(self._parts(given), batch), pair, search)]
+
+    def direction(self, source: str | None, target: str | None) -> tuple[str, str]:
+        """The direction that is meant; a language that is left out may be the only one possible.
+
+        Errors: RecurError, naming those there are.
+        """
+        fitting = [(a, b) for a, b in self.directions if source in (None, a) and target in (None, b)]
+        if not fitting:
+            known = ", ".join(f"{a} to {b}" for a, b in self.directions)
+            raise RecurError(
+                f"{source or 'any'} to {target or 'any'}: model {self.name!r} translates {known}; choose one of these"
+            )
+        return fitting[0]
+
+    def stream(
+        self,
+        texts: Iterable[str | Line | InputError],
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        beam: int | None = None,
+        batch: int = 32,
+        length_penalty: float | None = None,
+    ) -> Iterator[Translation | InputError]:
+        """Translations in the order of the texts, as they are ready; one that fails gives its InputError.
+
+        Texts of several sentences are translated sentence by sentence, `batch` of them at a time. `texts` is iterated
+        in a thread of its own; when it is slow (a pipe), what it gave is not kept waiting.
+        """
+        pair, search = self._settings(source, target, beam, batch, length_penalty)
+        return self._results(as_they_come(self._parts(texts), batch, name="recur-texts"), pair, search)
+
+    # ------------------------------------------------------------------------------------------------------- inside
+
+    def _settings(
+        self, source: str | None, target: str | None, beam: int | None, batch: int, length_penalty: float | None
+    ) -> tuple[tuple[str, str], tuple[int, float]]:
+        """The direction, and beam and length penalty, checked."""
+        width = int(self._decode["beam"]) if beam is None else beam
+        penalty = float(self._decode["length_penalty"]) if length_penalty is None else length_penalty
+        if not 1 <= width <= 1024 or not 1 <= batch <= 1024:
+            raise RecurError(f"beam {width}, batch {batch}; expected 1 to 1024; choose others")
+        return self.direction(source, target), (width, penalty)
+
+    def _results(
+        self,
+        batches: Iterable[Sequence[tuple[str | InputError, _Part | None, bool]]],
+        pair: tuple[str, str],
+        search: tuple[int, float],
+    ) -> Iterator[Translation | InputError]:
+        waiting: list[_Done] = []
+        for group in batches:
+            ready = self._translate([part for _, part, _ in group if part is not None], pair[1], *search)
+            for item, part, last in group:
+                if isinstance(item, InputError):
+                    yield item
+                    continue
+                if part is not None:
+                    waiting.append(next(ready))
+                if last:
+                    yield self._joined(item, waiting, pair)
+                    waiting = []
+
+    def _joined(self, text: str, parts: Sequence[_Done], pair: tuple[str, str]) -> Translation:
+        between = "" if pair[1] in UNSPACED else " "
+        return Translation(
+            source=text,
+            translation=between.join(part.text for part in parts),
+            log_prob=float(sum(part.log_prob for part in parts)),
+            alignment=tuple(entry for part in parts for entry in part.alignment),
+            languages=pair,
+            model=self.name,
+        )
+
+    def _parts(self, texts: Iterable[str | Line | InputError]) -> Iterator[tuple[str | InputError, _Part | None, bool]]:
+        """Each text with its parts one by one, and whether a part is its last."""
+        for number, item in enumerate(texts, 1):
+            if isinstance(item, InputError):
+                yield item, None, True
+                continue
+            where, text = (item.where, item.text) if isinstance(item, Line) else (f"text {number}", item)
+            plain = clean(text)
+            if not plain:
+                yield InputError(where, "empty", "give some words"), None, True
+                continue
+            before: _Part | None = None
+            for part in self._cut(plain):
+                if before is not None:
+                    yield text, before, False
+                before = part
+            yield text, before, True
+
+    def _cut(self, text: str) -> Iterator[_Part]:
+        # A text that surely is long need not be encoded whole to find that out.
+        if len(text) <= 20 * SENTENCE:
+            whole = self._part(split_words(text))
+            if len(whole.ids) <= SENTENCE:
+                yield whole
+                return
+        at = 0
+        for end in chain((match.end() for match in _ENDS.finditer(text)), (len(text),)):
+            words = split_words(text[at:end].strip())
+            at = end
+            line: list[str] = []
+            size = 0
+            for word in words:
+                pieces = len(self.subwords.encode_word(word))
+                if line and size + pieces > LONGEST:
+                    yield self._part(line)
+                    line, size = [], 0
+                line.append(word)
+                size += pieces
+            if line:
+                yield self._part(line)
+
+    def _part(self, words: Sequence[str]) -> _Part:
+        pieces = [self.subwords.encode_word(word) for word in words]
+        return _Part(
+            tuple(words),
+            tuple(number for each in pieces for number in each),
+            tuple(place for place, each in enumerate(pieces) for _ in each),
+        )
+
+    def _translate(self, parts: Sequence[_Part], target: str, beam: int, penalty: float) -> Iterator[_Done]:
+        found: list[_Done | None] = [None] * len(parts)
+        together: dict[tuple[bool, int], list[int]] = defaultdict(list)
+        for place, part in enumerate(parts):
+            if set(part.ids) == {UNK}:
+                # What has no word that can be spelled, such as a line of emoji, is its own translation.
+                found[place] = _copied(part)
+            else:
+                together[part.strange, next(size for size in SIZES if len(part.ids) <= size)].append(place)
+        for places in together.values():
+            some = [parts[place] for place in places]
+            for place, best in zip(places, self.search(some, target, beam, penalty), strict=True):
+                found[place] = self._told(parts[place], best)
+        return (each for each in found if each is not None)
+
+    def search(self, parts: Sequence[_Part], target: str, beam: int, penalty: float) -> list[Hypothesis]:
+        """The best hypothesis of each part; all of them of one of the `SIZES`, with or without strange words."""
+        lengths = np.array([len(part.ids) for part in parts])
+        ids = np.zeros((len(parts), int(lengths.max())), np.int64)
+        for row, part in zip(ids, parts, strict=True):
+            row[: len(part.ids)] = part.ids
+        features = self._encoder.scan(self._embedding[ids], lengths=lengths).outputs
+        size = next(size for size in SIZES if lengths.max() <= size)
+        hypotheses = self._decoders[target, parts[0].strange].beam_search(
+            features,
+            prompt=np.full((len(parts), 1), self.subwords.language_id(target)),
+            end=END,
+            beam=beam,
+            length_penalty=penalty,
+            memory_lengths=lengths,
+            min_length=1,
+            max_length=2 * size + 10,
+        )
+        return [best for best, *_ in hypotheses]
+
+    def _told(self, part: _Part, best: Hypothesis) -> _Done:
+        assert best.attention is not None
+        attention = best.attention[:, : len(part.ids)]  # the rest belongs to longer ones of the batch
+        numbers = best.tokens.tolist()
+        unknown = [place for place, number in enumerate(part.ids) if number == UNK]
+        copies = [
+            part.words[part.owner[unknown[int(looks[unknown].argmax())]]]
+            for number, looks in zip(numbers, attention, strict=True)
+            if number == UNK
+        ]
+        text = self.subwords.decode(numbers, copies)
+        return _Done(text, best.log_prob, self._alignment(part, numbers, copies, attention))
+
+    def _alignment(
+        self, part: _Part, numbers: Sequence[int], copies: Sequence[str], attention: np.ndarray[Any, Any]
+    ) -> tuple[tuple[str, str, float], ...]:
+        """For each word of the translation the source word that got most of its attention."""
+        rest = iter(copies)
+        words: list[tuple[str, list[int]]] = []
+        for place, number in enumerate(numbers):
+            piece = next(rest) if number == UNK else self.subwords.tokens[number]
+            # A sign stands alone, and what follows one without a space begins a word.
+            begins = piece.startswith(SPACE) or not piece[0].isalnum() or not words or not words[-1][0][-1:].isalnum()
+            if begins:
+                words.append((piece, [place]))
+            else:
+                words[-1] = (words[-1][0] + piece, [*words[-1][1], place])
+        found = []
+        for word, places in words:
+            shares = np.bincount(part.owner, attention[places].mean(axis=0), minlength=len(part.words))
+            best = int(shares.argmax())
+            plain = word.replace(SPACE, " ").strip()
+            if plain:
+                found.append((plain, part.words[best].replace(SPACE, ""), float(shares[best])))
+        return tuple(found)
+
+
+def _good(result: Translation | InputError) -> Translation:
+    if isinstance(result, InputError):
+        raise result
+    return result
+
+
+def _copied(part: _Part) -> _Done:
+    plain = [word.replace(SPACE, "") for word in part.words]
+    text = "".join(part.words).replace(SPACE, " ").strip()
+    return _Done(text, 0.0, tuple((word, word, 1.0) for word in plain if word))
