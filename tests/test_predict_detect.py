@@ -243,7 +243,7 @@ def test_labels(home: Path, pictures: list[Path]) -> None:
     assert len(results[0].labels) == 2
     assert results[0].labels[0][1] >= results[0].labels[1][1]
     assert {name for name, _ in classifier(pictures[0])[0].labels} == {"red", "green", "blue"}
-    failed = list(classifier.stream(["missing.jpg"]))[0]
+    failed = next(iter(classifier.stream(["missing.jpg"])))
     assert isinstance(failed.problem, InputError)
     assert failed.labels == ()
     with pytest.raises(RecurError, match="top 0"):
