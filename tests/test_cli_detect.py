@@ -140,3 +140,19 @@ def test_captions_with_objects(photo: str, capsys: pytest.CaptureFixture[str]) -
     assert all("object" in word for word in line["words"])
     assert main(["caption", photo, "--json"]) == 0
     assert "objects" not in json.loads(capsys.readouterr().out)
+
+
+def test_the_story_is_drawn(photo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "story"
+    assert main(["explain", "detect", photo, "--out", str(out), "--min-score", "0.005"]) == 0
+    assert [Path(line).name for line in capsys.readouterr().out.splitlines()] == [
+        "boxes.png",
+        "features.png",
+        "unrolled.png",
+    ]
+    for path in out.iterdir():
+        with Image.open(path) as drawn:
+            assert len(drawn.convert("RGB").getcolors(1 << 16) or ()) > 3
+    assert main(["explain", "detect", photo, "--out", photo]) == 2
+    assert main(["explain", "detect", "missing.jpg", "--out", str(tmp_path / "other")]) == 2
+    assert not (tmp_path / "other").exists()
