@@ -1,4 +1,4 @@
-"""Small pictures with boxes that can be learned in seconds: coloured squares on grey, in all the formats of box data."""
+"""Small pictures with boxes that can be learned in seconds: coloured squares on grey."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from boxes import write_seeing_captioner
 
 torch = pytest.importorskip("torch")
 
-from recur.bundle import read_bundle
-from recur.engine.vision import Encoder
-from recur.nn.detection import (
+from recur.bundle import read_bundle  # noqa: E402
+from recur.engine.vision import Encoder  # noqa: E402
+from recur.nn.detection import (  # noqa: E402
     DetectionHead,
     assign,
     detection_loss,
@@ -24,8 +24,8 @@ from recur.nn.detection import (
     to_boxes,
     total_loss,
 )
-from recur.nn.export import export_trunk, import_trunk
-from recur.nn.export_heads import (
+from recur.nn.export import export_trunk, import_trunk  # noqa: E402
+from recur.nn.export_heads import (  # noqa: E402
     MAPS,
     attach,
     detection_emitter,
@@ -35,7 +35,7 @@ from recur.nn.export_heads import (
     watched_names,
     without_heads,
 )
-from recur.nn.vision import Trunk
+from recur.nn.vision import Trunk  # noqa: E402
 
 SHAPES = [(8, 8), (4, 4), (2, 2)]
 CHANNELS = (16, 16, 24)
@@ -109,7 +109,7 @@ def test_cells_answer_for_the_object_they_lie_in() -> None:
     middle = torch.tensor([0.5125, 0.0125])
     assert tiny == int((centres - middle).square().sum(1).argmin())
     assert strength[owner < 0].abs().max() == 0
-    assert 0 <= float(strength.min())
+    assert float(strength.min()) >= 0
     assert float(strength.max()) <= 1
     for each in (0, 1):  # the best cell of an object is asked for the overlap that it has
         mine = owner == each

@@ -147,6 +147,35 @@ def test_a_head_for_another_trunk_is_refused(home: Path, tmp_path: Path, monkeyp
     assert recur.load(home / "whole").classes == ("red", "green", "blue")
 
 
+def test_a_head_on_the_same_trunk_written_once_more(home: Path, tmp_path: Path, pictures: list[Path]) -> None:
+    import shutil
+
+    from recur.bundle import update_bundle
+    from recur.nn.export import export_trunk, import_trunk
+    from recur.nn.export_heads import ranges_of
+    from recur.train.finish_detect import stand_on
+
+    shutil.copytree(home / "models", tmp_path / "models")
+    captioner, detector = tmp_path / "models" / "captioner", tmp_path / "models" / "detector"
+    old = read_bundle(captioner).encoder
+    assert old is not None
+    ranges = ranges_of(old)
+    assert ranges is not None
+    wider = {name: (low, high * 1.05) for name, (low, high) in ranges.items()}
+    update_bundle(captioner, {}, encoder=export_trunk(import_trunk(old), ranges=wider))
+    before = recur.load("detector", threads=1)(pictures, min_score=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recur.hub, "EMBEDDED", tmp_path / "models")
+        with pytest.raises(RecurError, match="a head for another trunk"):
+            recur.load("detector")
+        stand_on(detector, captioner)
+        after = recur.load("detector", threads=1)(pictures, min_score=0.0)
+    for one, other in zip(before, after, strict=True):
+        assert other.objects[0].score == pytest.approx(one.objects[0].score, abs=0.02)
+    with pytest.raises(RecurError, match="has a trunk of its own"):
+        stand_on(home / "whole", captioner)
+
+
 def test_captions_with_objects_in_one_pass(
     home: Path, detector: Detector, pictures: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,7 +272,7 @@ def test_labels(home: Path, pictures: list[Path]) -> None:
     assert len(results[0].labels) == 2
     assert results[0].labels[0][1] >= results[0].labels[1][1]
     assert {name for name, _ in classifier(pictures[0])[0].labels} == {"red", "green", "blue"}
-    failed = list(classifier.stream(["missing.jpg"]))[0]
+    failed = next(iter(classifier.stream(["missing.jpg"])))
     assert isinstance(failed.problem, InputError)
     assert failed.labels == ()
     with pytest.raises(RecurError, match="top 0"):

@@ -27,13 +27,16 @@ Emit = Callable[[Graph, Sequence[str]], dict[str, Sequence[int | str]]]  # write
 MAPS = ("stride8", "stride16", "stride32")
 
 
-def ranges_of(encoded: bytes) -> dict[str, tuple[float, float]] | None:
-    """The ranges that an 8-bit trunk was written with; None for one in floating point."""
+def ranges_of(encoded: bytes, points: tuple[str, ...] = ("stem.", "layers.")) -> dict[str, tuple[float, float]] | None:
+    """The ranges that an 8-bit trunk was written with; None for one in floating point.
+
+    `points`: how the names begin; `("detect.",)` for those of a detection head.
+    """
     stored = {entry.name: numpy_helper.to_array(entry) for entry in onnx.load_from_string(encoded).graph.initializer}
     found: dict[str, tuple[float, float]] = {}
     for name, zero in stored.items():
         point = name.removesuffix(".zero")
-        if point != name and name.startswith(("stem.", "layers.")):
+        if point != name and name.startswith(points):
             scale, low = (float(each.reshape(-1)[0]) for each in (stored[f"{point}.scale"], zero))
             found[point] = (-low * scale, (255.0 - low) * scale)
     return found or None

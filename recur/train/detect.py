@@ -127,7 +127,7 @@ def train_detect(
     share_trunk: bool = False,
     epochs: int = 20,
     batch: int = 32,
-    views: int = 4,
+    views: int = 3,
     seconds: float | None = None,
     seed: int = 1,
     resume: bool = False,

@@ -21,8 +21,8 @@ from recur.files import write_atomically
 from recur.hub import resolve, whole_encoder
 from recur.metrics.detection import Found, Truth, evaluate_detections, merged
 from recur.nn.detection import DetectionHead
-from recur.nn.export import Ranges
-from recur.nn.export_heads import attach, detection_emitter, import_detection_head, watched_names
+from recur.nn.export import Ranges, import_trunk
+from recur.nn.export_heads import attach, detection_emitter, import_detection_head, ranges_of, watched_names
 from recur.predict.detect import OUTPUTS, Detector, found_in
 from recur.predict.nouns import Nouns
 from recur.train.card_heads import render_detector_card
@@ -129,6 +129,25 @@ def head_of(model: str | Path, like: DetectionHead) -> DetectionHead:
         raise RecurError(
             f"{model}: its head has other sizes or classes than the one to train; leave out --init"
         ) from error
+
+
+def stand_on(path: Path, captioner: Path) -> None:
+    """Put the shared head of the detector at `path` on the trunk of `captioner`, which must see as the old one did: the
+    same trunk written once more, with other ranges of its 8-bit numbers. Nothing is measured again.
+
+    Errors: RecurError when the detector has a trunk of its own, or the captioner's trunk is of another kind.
+    """
+    bundle = read_bundle(path, task="detect")
+    below = read_bundle(captioner, task="caption").encoder
+    if bundle.encoder is None or "trunk" not in bundle.meta["encoder"] or below is None:
+        raise RecurError(f"{path}: has a trunk of its own; expected a head that shares one; nothing is to be done")
+    trunk = HeadTrunk("embedded", below, int(bundle.meta["encoder"]["size"]), True)
+    channels = import_trunk(below).widths[-3:]
+    head = import_detection_head(bundle.encoder, DetectionHead(channels, len(bundle.meta["classes"])))
+    ranges = ranges_of(bundle.encoder, ("detect.",))
+    graph = attach(below, detection_emitter(head, map_shapes(trunk.size)), ranges=ranges)
+    encoder = {**bundle.meta["encoder"], **trunk.describe(OUTPUTS)}
+    update_bundle(path, {"encoder": encoder}, encoder=graph)
 
 
 def read_nouns(given: Sequence[str], classes: Sequence[str], data: Path) -> Nouns:
