@@ -80,6 +80,9 @@ def _add_caption(tasks: Commands) -> None:
     course = parser.add_argument_group("course")
     course.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data at most")
     course.add_argument(
+        "--batch", type=whole(1, 4096), metavar="B", help="pictures in a step; of each process, when there are several"
+    )
+    course.add_argument(
         "--cider",
         type=whole(1),
         nargs="?",
