@@ -54,7 +54,7 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from recur.train.caption import train_caption
-train_caption(data=Path("data"), out=Path(sys.argv[1]), encoder="trunk.onnx", batch=4, **{course!r})
+train_caption(data=Path("data"), out=Path(sys.argv[1]), encoder=sys.argv[2], batch=4, **{course!r})
 """
 
 
@@ -64,7 +64,7 @@ def start(place: Path, out: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.Popen(
-        [*launcher, "program.py", out],
+        [*launcher, "program.py", out, str(place / "trunk.onnx")],
         cwd=place,
         env=environment,
         stdout=subprocess.PIPE,
