@@ -93,6 +93,23 @@ def test_killed_at_any_moment(tiny_bundle: Path, tmp_path: Path) -> None:
     assert logical(index) == logical(undisturbed)
 
 
+def test_interrupted(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder, index = tmp_path / "p", tmp_path / "x.sqlite"
+    collection(folder, 120)
+    process = start(index, tiny_bundle, folder)
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    done = len(logical(index)["files"])
+    assert 0 < done < 120
+    scan(tmp_path / "alone.sqlite", captioner(tiny_bundle), folder, languages=("en", "zh"))
+    assert scan(index, captioner(tiny_bundle), folder, languages=("en", "zh")).counts["unchanged"] > 0
+    assert logical(index) == logical(tmp_path / "alone.sqlite")
+
+
 def test_two_at_once(tiny_bundle: Path, tmp_path: Path) -> None:
     folder, index = tmp_path / "p", tmp_path / "both.sqlite"
     collection(folder, 120)

@@ -243,7 +243,7 @@ def test_scan_from_the_command_line(tiny_bundle: Path, tmp_path: Path, capsys: p
     assert printed.err.count("\n") == 1
     assert printed.err.startswith(f"{tmp_path}/p/bad\\n.jpg: the file is text")
     events = [json.loads(line) for line in printed.out.splitlines()]
-    assert list(events[0]) == ["path", "what", "alike", "source", "captions"]
+    assert list(events[0]) == ["path", "what", "alike", "source", "captions", "objects"]
     assert (events[0]["path"], events[0]["what"]) == (str(paths[2]), "new")
     assert events[-1]["counts"] == {"new": 1, "unchanged": 2, "failed": 1}
     assert main(call) == 2

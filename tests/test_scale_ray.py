@@ -1,4 +1,4 @@
-"""On a Ray cluster of this machine, with a made-up S3: killed workers, a killed driver. Skipped without the packages."""
+"""On a Ray cluster of this machine and a made-up S3: killed workers, a killed driver. Skipped without the packages."""
 
 from __future__ import annotations
 

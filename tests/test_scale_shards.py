@@ -55,7 +55,7 @@ def folder(tmp_path: Path) -> Path:
 def test_the_records_are_those_of_the_command(
     tiny_bundle: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(tiny_bundle, tmp_path / "o", "--lang", "en,zh", folder) == 1
+    assert run(tiny_bundle, tmp_path / "o", "--lang", "en,zh", "--words", folder) == 1
     shown = capsys.readouterr()
     there = tmp_path / "o" / "manifest.jsonl"
     assert shown.out == f"3 shards done, 11 pictures, 1 of them could not be read; {there}\n"

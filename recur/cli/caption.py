@@ -59,6 +59,9 @@ def add(commands: Commands) -> None:
         "--html-limit", type=whole(1, 500), default=20, metavar="N", help="pictures on that page at most (default: 20)"
     )
     add_shards(parser)
+    parser.add_argument(
+        "--words", action="store_true", help="with --out: also each word as --json shows it, at ten times the size"
+    )
 
 
 def caption(
@@ -84,6 +87,7 @@ def caption(
     engine: str = "local",
     address: str | None = None,
     workers: int | None = None,
+    words: bool = False,
 ) -> int:
     """Caption every picture; returns the exit status. The arguments are the options of the command."""
     from recur import load
@@ -102,6 +106,7 @@ def caption(
             "batch": batch,
             "min_confidence": min_confidence,
             "max_pixels": MAX_PIXELS if max_pixels is None else max_pixels,
+            "words": words,
         }
         return run_shards(
             task="caption",
@@ -117,8 +122,8 @@ def caption(
             workers=workers,
             json=json,
         )
-    if engine != "local" or address is not None or workers is not None:
-        raise RecurError("--engine, --address and --workers are about a job in shards; say where they go with --out")
+    if engine != "local" or address is not None or workers is not None or words:
+        raise RecurError("--engine, --address, --workers and --words are about a job in shards; add --out FOLDER")
     listing = Listing(pictures, list_file)
     if html is not None:
         check_page(html)

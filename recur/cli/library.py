@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recur.cli.library_options import add_action, add_json, add_wanted, wanted_from
 from recur.cli.library_write import add_undo, add_write
@@ -65,6 +65,10 @@ def _add_scan(actions: Commands) -> None:
     parser.add_argument(
         "--batch", type=whole(1, 1024), default=16, metavar="B", help="pictures computed together (default: 16)"
     )
+    parser.add_argument("--objects", action="store_true", help="look for objects, too: search --object finds them")
+    parser.add_argument(
+        "--detector", metavar="NAME_OR_PATH", default="detector", help="who looks for objects (default: detector)"
+    )
     add_max_pixels(parser)
     add_engine(parser)
     add_json(parser)
@@ -79,6 +83,8 @@ def scan(
     lang: tuple[str, ...] | None = None,
     recaption: bool = False,
     batch: int = 16,
+    objects: bool = False,
+    detector: str = "detector",
     max_pixels: int | None = None,
     engine: str = "local",
     address: str | None = None,
@@ -101,6 +107,7 @@ def scan(
     if list_file is not None:
         found = chain(found, map(absolute, names_in(list_file)))
     captioner = load(model)
+    eye = _detector(detector) if objects else None
     languages = lang if lang is not None else captioner.languages[:1]
     most = MAX_PIXELS if max_pixels is None else max_pixels
     add_readers()
@@ -126,7 +133,15 @@ def scan(
             max_pixels=most,
             describe=None
             if engine == "local"
-            else describer(worked, str(captioner.bundle.path), languages, batch=batch, max_pixels=most),
+            else describer(
+                worked,
+                str(captioner.bundle.path),
+                languages,
+                batch=batch,
+                max_pixels=most,
+                detector=None if eye is None else str(eye.bundle.path),
+            ),
+            detector=eye,
             tell=tell,
             walked=bar.update,
         )
@@ -138,6 +153,19 @@ def scan(
                 f"note: {captions} captions are by the model {other!r}; --recaption replaces those of these places"
             )
     return 1 if outcome.counts["failed"] else 0
+
+
+def _detector(name: str) -> Any:
+    """The predictor of objects. Raises RecurError when there is none of that name, or it is for something else."""
+    from recur import load
+
+    try:
+        found = load(name)
+    except RecurError as error:
+        raise RecurError(f"--objects needs a model that detects: {error}; or leave out --objects") from None
+    if found.bundle.task != "detect":
+        raise RecurError(f"--detector {name}: a model for {found.bundle.task!r}; expected one for 'detect'")
+    return found
 
 
 def _summary(counts: dict[str, int], index: Path) -> str:
@@ -162,7 +190,7 @@ def _summary(counts: dict[str, int], index: Path) -> str:
 
 
 def _add_search(actions: Commands) -> None:
-    parser = add_action(actions, "search", "find pictures by words, date, or doubt", search, SEARCH)
+    parser = add_action(actions, "search", "find pictures by words, objects, date, or doubt", search, SEARCH)
     parser.add_argument("words", nargs="*", metavar="WORD", help="what is to be in the picture: dog on a beach")
     add_wanted(parser)
     parser.add_argument("--limit", type=whole(1), default=20, metavar="N", help="so many at most (default: 20)")
@@ -179,6 +207,7 @@ def search(
     not_sure: float | None = None,
     under: list[str] | None = None,
     missing: bool = False,
+    objects: list[str] | None = None,
     limit: int = 20,
     json: bool = False,
 ) -> int:
@@ -186,7 +215,7 @@ def search(
     from recur.library.index import Index, default_index
     from recur.library.query import entries
 
-    wanted = wanted_from(" ".join(words) or None, lang, since, until, not_sure, under, missing)
+    wanted = wanted_from(" ".join(words) or None, lang, since, until, not_sure, under, missing, objects)
     with Index(index or default_index()) as library:
         for entry in islice(entries(library, wanted), limit):
             if json:
@@ -239,6 +268,7 @@ def export(
     not_sure: float | None = None,
     under: list[str] | None = None,
     missing: bool = False,
+    objects: list[str] | None = None,
     limit: int | None = None,
 ) -> int:
     """Write the file; returns the exit status."""
@@ -251,7 +281,7 @@ def export(
     out = csv or jsonl or html
     assert out is not None
     check_page(out)
-    wanted = wanted_from(" ".join(words) or None, lang, since, until, not_sure, under, missing)
+    wanted = wanted_from(" ".join(words) or None, lang, since, until, not_sure, under, missing, objects)
     failed = False
     with Index(index or default_index()) as library:
         found = entries(library, wanted)
@@ -329,6 +359,8 @@ def stats(*, index: Path | None = None, plot: Path | None = None, json: bool = F
     for row in counts["captions"]:
         mean = "" if row["mean_confidence"] is None else f", mean confidence {row['mean_confidence']:.2f}"
         print(visible(f"captions {row['language']}, {row['model']}") + f"\t{row['captions']:,}{mean}")
+    for label, count in counts["objects"].items():
+        print(f"pictures with {visible(label)}\t{count:,}")
     for year, count in counts["years"].items():
         print(f"taken in {year or 'an unknown year'}\t{count:,}")
     return 0

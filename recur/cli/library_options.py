@@ -51,6 +51,9 @@ def add_wanted(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"only where the confidence is below P ({NOT_SURE} when P is left out)",
     )
+    parser.add_argument(
+        "--object", dest="objects", action="append", metavar="LABEL", help="only where a detector saw it: dog"
+    )
     parser.add_argument("--under", action="append", metavar="PATH", help="only this file, or what is below this folder")
     parser.add_argument("--missing", action="store_true", help="files that are not there any more, too")
 
@@ -63,6 +66,7 @@ def wanted_from(
     not_sure: float | None,
     under: list[str] | None,
     missing: bool,
+    objects: list[str] | None,
 ) -> Wanted:
     """The conditions that these options make. Raises RecurError for what is no date."""
     from recur.library.query import Wanted, checked_date
@@ -76,4 +80,5 @@ def wanted_from(
         not_sure,
         tuple(map(absolute, under or ())),
         missing,
+        tuple(objects or ()),
     )

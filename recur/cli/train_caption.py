@@ -82,6 +82,9 @@ def _add_caption(tasks: Commands) -> None:
         "--epochs", type=whole(0), metavar="N", help="passes over the data at most; 0 with --init and --cider"
     )
     course.add_argument(
+        "--batch", type=whole(1, 4096), metavar="B", help="pictures in a step; of each process, when there are several"
+    )
+    course.add_argument(
         "--cider",
         type=whole(1),
         nargs="?",

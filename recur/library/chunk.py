@@ -14,8 +14,9 @@ from recur.data import storage
 from recur.errors import InputError, RecurError
 from recur.library import hashes
 from recur.library.index import Index
+from recur.library.objects import look, objects_of, put_objects
 from recur.library.reading import Reading
-from recur.library.records import put_caption
+from recur.library.records import has_objects, put_caption
 from recur.library.sources import Archive, Place
 from recur.predict.caption import Captioner
 
@@ -25,7 +26,7 @@ class Event:
     """What became of one file: `what` is new, changed, copy, moved, back, words, unchanged or failed.
 
     `alike` is a place of the picture whose words it shares because it looks like it; `source`, where a moved file was;
-    `captions`, (language, caption, confidence); `error`, the line about a file that failed.
+    `captions`, (language, caption, confidence); `objects`, (label, score); `error`, the line about a file that failed.
     """
 
     path: str
@@ -33,6 +34,7 @@ class Event:
     alike: str | None = None
     source: str | None = None
     captions: tuple[tuple[str, str, float | None], ...] = ()
+    objects: tuple[tuple[str, float], ...] = ()
     error: InputError | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class Event:
                 {"language": language, "caption": caption, "confidence": confidence}
                 for language, caption, confidence in self.captions
             ],
+            "objects": [{"label": label, "score": round(score, 4)} for label, score in self.objects],
         }
 
 
@@ -72,7 +75,7 @@ class Chunk:
     """Takes items one after the other, has those described that need it, and says what became of them.
 
     `read` reads a place whether or not its content is known. `model` is the number of the captioner's model; with
-    `recaption`, words of other models are replaced.
+    `recaption`, words of other models are replaced. `detector` looks for objects, `eye` is the number of its model.
     """
 
     def __init__(
@@ -85,12 +88,16 @@ class Chunk:
         model: int,
         recaption: bool,
         batch: int,
+        detector: Any = None,
+        eye: int | None = None,
     ) -> None:
         self.index, self.db, self.captioner, self.read = index, index.db, captioner, read
         self.languages, self.model, self.recaption, self.batch = languages, model, recaption, batch
+        self.detector, self.eye = detector, eye
         self.files: list[int] = []  # that were met, by their numbers
         self._events: list[tuple[Event, int | None]] = []
         self._wanted: dict[int, tuple[tuple[str, ...], NDArray[np.uint8]]] = {}
+        self._unseen: dict[int, NDArray[np.uint8]] = {}
 
     def take(self, item: Item) -> None:
         """Store everything about one item but its words."""
@@ -107,7 +114,11 @@ class Chunk:
             self._archive(item)
 
     def describe(self) -> None:
-        """Write the words that are wanted."""
+        """Write the words and objects that are wanted."""
+        if self.eye is not None and self._unseen:
+            seen = look(self.detector, list(self._unseen.values()))
+            for picture, objects in zip(self._unseen, seen, strict=True):
+                put_objects(self.db, picture, objects, self.eye)
         kinds: dict[tuple[str, ...], list[tuple[int, NDArray[np.uint8]]]] = {}
         for picture, (languages, pixels) in self._wanted.items():
             kinds.setdefault(languages, []).append((picture, pixels))
@@ -137,8 +148,14 @@ class Chunk:
             ).fetchall()
             rows.sort(key=lambda row: self.languages.index(row[0]))
             place = None if alike is None else self.index.one("SELECT path FROM files WHERE picture = ? LIMIT 1", alike)
+            seen = () if self.eye is None else objects_of(self.db, picture if alike is None else alike)
             yield Event(
-                event.path, event.what, None if place is None else os.fsdecode(place), event.source, tuple(rows)
+                event.path,
+                event.what,
+                None if place is None else os.fsdecode(place),
+                event.source,
+                tuple(rows),
+                tuple((each.label, each.score) for each in seen),
             )
 
     # ------------------------------------------------------------------------------------------------------- inside
@@ -151,7 +168,9 @@ class Chunk:
         row = self.db.execute("SELECT id, picture FROM files WHERE path = ?", (os.fsencode(place.path),)).fetchone()
         picture = self.index.one("SELECT picture FROM contents WHERE sha256 = ?", reading.sha256)
         lacking = self.languages if picture is None else self._lacking(picture)
-        if lacking and reading.pixels is None and reading.words is None:  # its words went while it was on its way here
+        unseen = self._not_seen(picture)
+        if (lacking or unseen) and reading.pixels is None and reading.words is None:
+            # What it has went while it was on its way here.
             again = self.read(place)
             if isinstance(again, InputError):
                 self._failed(place, again)
@@ -161,21 +180,26 @@ class Chunk:
         source = None
         if picture is None:
             picture = self._new_picture(reading)
-            lacking = self._lacking(picture)
+            lacking, unseen = self._lacking(picture), self._not_seen(picture)
             what = "new" if row is None or row[1] is None else "changed"
         elif row is not None and row[1] is not None:
-            what = "changed" if row[1] != picture else "words" if lacking else "unchanged"
+            what = "changed" if row[1] != picture else "words" if lacking or unseen else "unchanged"
         else:
             source = self._moved_from(picture)
             what = "copy" if source is None else "moved"
-        if lacking:
+        if lacking or unseen:
             head = self.index.one("SELECT coalesce(alike, id) FROM pictures WHERE id = ?", picture)
             if reading.words is not None:
                 for language, caption, confidence, log_prob in reading.words:
                     if language in lacking:
                         put_caption(self.db, head, language, caption, confidence, log_prob, self.model)
-            elif reading.pixels is not None:
+            elif lacking and reading.pixels is not None:
                 self._wanted.setdefault(head, (lacking, reading.pixels))
+            if unseen and self.eye is not None:
+                if reading.objects is not None:
+                    put_objects(self.db, head, reading.objects, self.eye)
+                elif reading.pixels is not None:
+                    self._unseen.setdefault(head, reading.pixels)
         self._put_file(place, picture, source)
         self._tell(Event(place.path, what, source=source), picture)
 
@@ -202,6 +226,13 @@ class Chunk:
         )
         there = {language for language, model in rows if model == self.model or not self.recaption}
         return tuple(language for language in self.languages if language not in there)
+
+    def _not_seen(self, picture: int | None) -> bool:
+        """Whether a detector is to look at it."""
+        if self.eye is None or picture is None:
+            return self.eye is not None
+        there = has_objects(self.eye if self.recaption else None)
+        return not self.index.one(f"SELECT {there} FROM pictures p WHERE p.id = ?", picture)
 
     def _moved_from(self, picture: int) -> str | None:
         """A place of this picture that is no more."""

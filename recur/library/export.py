@@ -30,6 +30,7 @@ THUMBNAIL: Final = 320  # pixels of its longer side
 THUMBNAIL_BYTES: Final = 32_000
 _COLUMNS: Final = (
     "path", "language", "caption", "confidence", "model", "alike", "taken", "width", "height", "bytes", "missing",
+    "objects",
 )  # fmt: skip
 
 STYLE: Final = """
@@ -55,6 +56,7 @@ def write_csv(path: Path, entries: Iterable[Entry]) -> None:
                     (
                         entry.place.path, words.language, words.caption, words.confidence, words.model, entry.alike,
                         entry.taken, entry.width, entry.height, entry.place.size, entry.missing,
+                        "; ".join(dict.fromkeys(each.label for each in entry.objects)),
                     )
                 )  # fmt: skip
         text.detach()

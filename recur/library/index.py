@@ -21,12 +21,27 @@ from recur.errors import RecurError
 from recur.library.words import TOKENIZER
 
 APPLICATION: Final = 0x72656375  # "recu": how SQLite files say whose they are
-FORMAT: Final = 1
+FORMAT: Final = 2
 WAIT_SECONDS: Final = 10.0  # for another program that has the file for a moment
 ENVIRONMENT: Final = "RECUR_INDEX"
 CACHE_KIB: Final = 32_000
 CHECKPOINT_PAGES: Final = 8_000  # of 4 KiB: so much is kept beside the database while it is written to
 
+# What format 2 added to format 1; an index of format 1 gets it when it is opened.
+OBJECTS: Final = """
+CREATE TABLE detected (
+  picture INTEGER PRIMARY KEY REFERENCES pictures ON DELETE CASCADE,   -- looked at, though there may be nothing in it
+  model INTEGER NOT NULL REFERENCES models
+);
+CREATE TABLE objects (
+  id INTEGER PRIMARY KEY,
+  picture INTEGER NOT NULL REFERENCES pictures ON DELETE CASCADE,
+  label TEXT NOT NULL COLLATE NOCASE, score REAL NOT NULL,
+  x0 REAL NOT NULL, y0 REAL NOT NULL, x1 REAL NOT NULL, y1 REAL NOT NULL   -- fractions of width and height
+);
+CREATE INDEX objects_of_picture ON objects (picture);
+CREATE INDEX objects_of_label ON objects (label, picture);
+"""
 SCHEMA: Final = f"""
 CREATE TABLE models (id INTEGER PRIMARY KEY, name TEXT NOT NULL, sha256 TEXT NOT NULL UNIQUE);
 CREATE TABLE pictures (
@@ -75,6 +90,7 @@ CREATE INDEX files_of_archive ON files (archive) WHERE archive IS NOT NULL;
 CREATE INDEX pictures_alike ON pictures (alike) WHERE alike IS NOT NULL;
 CREATE INDEX contents_of_picture ON contents (picture);
 CREATE VIRTUAL TABLE words USING fts5 (text, content='', tokenize='{TOKENIZER}');
+{OBJECTS.strip()}
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {FORMAT};
 """
@@ -152,6 +168,13 @@ class Index:
             raise LibraryError(
                 f"{self.path}: no index of recur; expected one made by `recur library scan`; name another"
             )
+        if version == 1:
+            with self.transaction():
+                if self._number("user_version") == 1:  # nobody else was quicker
+                    for statement in OBJECTS.split(";\n"):
+                        self.db.execute(statement)
+                    self.db.execute(f"PRAGMA user_version = {FORMAT}")
+            version = FORMAT
         if version != FORMAT:
             raise LibraryError(f"{self.path}: index format {version}, expected {FORMAT}; upgrade recur, or scan anew")
         self.db.execute("PRAGMA journal_mode = WAL")

@@ -12,11 +12,13 @@ from typing import Any, Final
 from recur.errors import RecurError
 from recur.library.hashes import distance
 from recur.library.index import Index, within
+from recur.library.objects import Seen, objects_of
 from recur.library.sources import Place
 from recur.library.words import question
 
 # When a picture was taken, or else when its file was last written, in this machine's time.
 _DATE: Final = "coalesce(p.taken, strftime('%Y-%m-%dT%H:%M:%S', f.mtime_ns / 1000000000, 'unixepoch', 'localtime'))"
+COMMON: Final = 20  # kinds of objects that are counted
 _COLUMNS: Final = (
     f"f.path, f.size, f.mtime_ns, f.archive, f.member, f.missing, p.id, p.alike, p.width, p.height, p.taken, {_DATE}"
 )
@@ -49,6 +51,7 @@ class Entry:
     alike: str | None
     missing: str | None
     picture: int
+    objects: tuple[Seen, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The entry as one plain object, ready for `json.dumps`."""
@@ -58,6 +61,7 @@ class Entry:
                 {"language": w.language, "caption": w.caption, "confidence": w.confidence, "model": w.model}
                 for w in self.words
             ],
+            "objects": [each.to_json(self.width, self.height) for each in self.objects],
             "alike": self.alike,
             "taken": self.taken,
             "width": self.width,
@@ -73,7 +77,7 @@ class Wanted:
 
     `since` and `until` are dates, whole or cut short (2024-05), both included. `below`: some confidence is less than
     it. `under` are absolute paths of files or folders. `languages`: only words in these. `missing`: files that are not
-    there too.
+    there too. `objects`: each of these labels was seen in the picture.
     """
 
     text: str | None = None
@@ -83,10 +87,12 @@ class Wanted:
     below: float | None = None
     under: tuple[str, ...] = ()
     missing: bool = False
+    objects: tuple[str, ...] = ()
 
 
 def entries(index: Index, wanted: Wanted) -> Iterator[Entry]:
-    """The entries: with `text` the best first, with `below` the least sure first, else in the order of their paths.
+    """The entries: with `text` the best first, with `below` the least sure first, with `objects` those with the surest
+    first object first, else in the order of their paths.
 
     Lazily: whoever wants few of them takes few. Raises RecurError when `text` has no words.
     """
@@ -95,6 +101,10 @@ def entries(index: Index, wanted: Wanted) -> Iterator[Entry]:
         order = "f.path"
         if wanted.below is not None:
             order = "(SELECT min(confidence) FROM captions c WHERE c.picture = coalesce(p.alike, p.id)), f.path"
+        elif wanted.objects:
+            surest = "SELECT max(score) FROM objects o WHERE o.picture = coalesce(p.alike, p.id) AND o.label = ?"
+            order = f"({surest}) DESC, f.path"
+            values.append(wanted.objects[0])
         yield from _rows(index, wanted, f"{conditions} ORDER BY {order}", values)
         return
     seen: set[int] = set()
@@ -124,6 +134,9 @@ def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
         words = f"SELECT 1 FROM captions c WHERE c.picture = coalesce(p.alike, p.id) AND c.confidence < ?{only}"
         parts.append(f"EXISTS ({words})")
         values += [wanted.below, *(wanted.languages or ())]
+    for label in wanted.objects:
+        parts.append("coalesce(p.alike, p.id) IN (SELECT picture FROM objects WHERE label = ?)")
+        values.append(label)
     if wanted.under:
         parts.append("({})".format(" OR ".join(["f.path = ? OR (f.path >= ? AND f.path < ?)"] * len(wanted.under))))
         for path in map(os.fsencode, wanted.under):
@@ -138,7 +151,9 @@ def _rows(index: Index, wanted: Wanted, rest: str, values: list[Any]) -> Iterato
         head = picture if alike is None else alike
         words = words_of(index.db, head, wanted.languages)
         if words:
-            yield Entry(place, words, width, height, taken, when, alike and _place_of(index, alike), missing, head)
+            like = alike and _place_of(index, alike)
+            seen = objects_of(index.db, head)
+            yield Entry(place, words, width, height, taken, when, like, missing, head, seen)
 
 
 def words_of(db: sqlite3.Connection, picture: int, languages: tuple[str, ...] | None) -> tuple[Words, ...]:
@@ -209,6 +224,13 @@ def stats(index: Index) -> dict[str, Any]:
                 "JOIN models m ON m.id = c.model GROUP BY c.language, c.model ORDER BY c.language, c.model"
             )
         ],
+        "detected": one("SELECT count(*) FROM detected"),
+        "objects": dict(
+            db.execute(
+                "SELECT label, count(DISTINCT picture) FROM objects GROUP BY label ORDER BY 2 DESC, 1 LIMIT ?",
+                (COMMON,),
+            ).fetchall()
+        ),
         "years": dict(
             db.execute(
                 "SELECT coalesce(substr(taken, 1, 4), ''), count(*) FROM pictures GROUP BY 1 ORDER BY 1"

@@ -16,6 +16,7 @@ from recur.data.images import MAX_PIXELS, read_picture, to_square
 from recur.errors import InputError
 from recur.library.exif import taken
 from recur.library.hashes import content_hash, looks
+from recur.library.objects import Seen
 from recur.library.sources import Place
 
 MAX_BYTES: Final = 1 << 30  # of one file: more is no photograph, and would not fit beside the others in memory
@@ -25,7 +26,8 @@ MAX_BYTES: Final = 1 << 30  # of one file: more is no photograph, and would not 
 class Reading:
     """`place` with the size and time of what was read. Without `pixels` [size, size, 3]: a content that is known.
 
-    `words` are (language, caption, confidence, log-probability) where whoever read it has described it, too.
+    `words` are (language, caption, confidence, log-probability) where whoever read it has described it, too, and
+    `objects` what a detector has seen in it there.
     """
 
     place: Place
@@ -36,6 +38,7 @@ class Reading:
     width: int = 0
     height: int = 0
     words: tuple[tuple[str, str, float | None, float], ...] | None = None
+    objects: tuple[Seen, ...] | None = None
 
 
 def add_readers() -> None:

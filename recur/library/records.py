@@ -25,6 +25,12 @@ def has_words(languages: int, model: int | None) -> str:
     )
 
 
+def has_objects(model: int | None) -> str:
+    """SQL that is 1 when somebody (or `model`) has looked for objects in picture `p`, else 0."""
+    other = "" if model is None else f" AND d.model = {model}"
+    return f"(SELECT count(*) FROM detected d WHERE d.picture = coalesce(p.alike, p.id){other})"
+
+
 def put_caption(
     db: sqlite3.Connection,
     picture: int,

@@ -26,7 +26,7 @@ from recur.errors import InputError
 from recur.library.chunk import Back, Chunk, Event, Failed, Item, exists
 from recur.library.index import Index, now, within
 from recur.library.reading import Reading, read_place
-from recur.library.records import has_words, sweep
+from recur.library.records import has_objects, has_words, sweep
 from recur.library.sources import Archive, Found, Place, walk
 from recur.predict.caption import Captioner
 
@@ -66,8 +66,8 @@ class Scan:
 
     `languages` are written for every picture. Words of another model stay unless `recaption`. `tell` hears of every
     file that was not as before, `walked` from time to time how many were met. `describe` has what there is to do done
-    elsewhere (recur.scale.scan), in its order. Errors: RecurError for a language that the model does not have; errors
-    of single files are events.
+    elsewhere (recur.scale.scan), in its order. `detector` is a predictor that sees objects. Errors: RecurError for a
+    language that the model does not have; errors of single files are events.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Scan:
         batch: int = 16,
         max_pixels: int = MAX_PIXELS,
         describe: Callable[[Iterator[Found | Back]], Iterator[Item]] | None = None,
+        detector: Any = None,
         tell: Callable[[Event], None] = lambda event: None,
         walked: Callable[[int], None] = lambda files: None,
     ) -> None:
@@ -93,7 +94,14 @@ class Scan:
         self._met, self._stored = Bits(), Bits()  # files by number: what one thread walked, what the other one wrote
         self._walked = 0
         self._asking = threading.Lock()
+        self.detector = detector
+        self.eye = None if detector is None else index.model(detector.name, str(detector.bundle.meta["sha256"]))
+        # What a picture has, and how much of it is to be there: words in each language, and a look for objects.
         self._count = has_words(len(self.languages), self.model if recaption else None)
+        self._whole = len(self.languages)
+        if self.eye is not None:
+            self._count = f"({self._count} + {has_objects(self.eye if recaption else None)})"
+            self._whole += 1
 
     def run(self, places: Sequence[str] | Iterable[str]) -> Outcome:
         """Do it. `places` are absolute paths: a sequence of folders and files, or a lazy stream of files."""
@@ -149,7 +157,7 @@ class Scan:
             "SELECT 1 FROM files f JOIN pictures p ON p.id = f.picture "
             f"WHERE f.archive = ? AND (f.missing IS NOT NULL OR {self._count} < ?) LIMIT 1"
         )
-        return self._ask(unfinished, key, *self.languages, len(self.languages)) is None
+        return self._ask(unfinished, key, *self.languages, self._whole) is None
 
     def _changes(self, found: Iterator[Found]) -> Iterator[Found | Back]:
         """What there is something to do about; all others are only noted as seen."""
@@ -170,7 +178,7 @@ class Scan:
                 continue
             file, size, mtime_ns, good, missing, words = row
             self._met.add(file)
-            if not good or (size, mtime_ns) != (item.size, item.mtime_ns) or words < len(self.languages):
+            if not good or (size, mtime_ns) != (item.size, item.mtime_ns) or words < self._whole:
                 yield item
             elif missing:
                 yield Back(item.path, file)
@@ -204,7 +212,7 @@ class Scan:
         known = (
             f"SELECT 1 FROM contents k JOIN pictures p ON p.id = k.picture WHERE {self._count} >= ? AND k.sha256 = ?"
         )
-        return self._ask(known, *self.languages, len(self.languages), sha256) is not None
+        return self._ask(known, *self.languages, self._whole, sha256) is not None
 
     # ------------------------------------------------------------------------------------------- this thread: write
 
@@ -218,6 +226,8 @@ class Scan:
             model=self.model,
             recaption=self.recaption,
             batch=self.batch,
+            detector=self.detector,
+            eye=self.eye,
         )
         with self.index.transaction():
             for item in chunk:

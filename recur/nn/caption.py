@@ -65,9 +65,9 @@ class CaptionNetwork(nn.Module):
                 # A forget gate that starts open remembers from the first step on (Jozefowicz et al. 2015).
                 nn.init.constant_(cast(Tensor, layer.bias_ih_l0)[hidden : 2 * hidden], 1.0)
 
-    def dropout(self, x: Tensor, packing: Packing) -> Tensor:
+    def dropout(self, x: Tensor, packing: Packing, among: tuple[int, Tensor] | None = None) -> Tensor:
         """Dropout on packed x [M, D], the same units at every step, so that the recurrence is not shaken."""
-        return locked_dropout(x, self.dropout_share, packing, training=self.training)
+        return locked_dropout(x, self.dropout_share, packing, training=self.training, among=among)
 
     def scan(self, layer: int, x: Tensor, packing: Packing) -> Tensor:
         """Hidden states [M, H] of one layer for packed inputs [M, D]."""
@@ -153,24 +153,26 @@ class CaptionNetwork(nn.Module):
         lengths: Tensor,
         words: Tensor | None = None,
         regions: Tensor | None = None,
+        among: tuple[int, Tensor] | None = None,
     ) -> tuple[Packing, Tensor]:
         """As `forward`, for the first `lengths` [N] tokens of each row only: where they are, and scores [M, V].
 
-        `regions` [P]: how many regions of each picture there are, all when left out.
+        `regions` [P]: how many regions of each picture there are, all when left out. `among` (count, places [N]): the
+        rows are a part of so many, whose dropout masks are drawn together.
         """
         start, memory, keys = self.look(features, regions)
         inputs = torch.cat([start[owner][:, None], self.embedding(tokens).to(start.dtype)], 1)
         packing = Packing.of(lengths + 1)
         picture = owner[packing.row]
-        hidden = self.scan(0, self.dropout(packing.pack(inputs), packing), packing)
+        hidden = self.scan(0, self.dropout(packing.pack(inputs), packing, among), packing)
         if self.attention_units:
             context = self.attend_packed(hidden, picture, memory, keys, regions)
         for i in range(1, self.layer_count):
             below = torch.cat([hidden, context], -1) if self.attention_units and i == 1 else hidden
-            hidden = self.scan(i, self.dropout(below, packing), packing)
+            hidden = self.scan(i, self.dropout(below, packing, among), packing)
         top = torch.cat([hidden, context], -1) if self.attention_units else hidden
         after = packing.after_first()
-        return after, self.predict(self.dropout(top[packing.live[0] :], after), words)
+        return after, self.predict(self.dropout(top[packing.live[0] :], after, among), words)
 
     def predict(self, top: Tensor, words: Tensor | None = None) -> Tensor:
         """Scores [.., V] from the top of the network [.., H or 2H], or of `words` only."""

@@ -130,9 +130,17 @@ def packed_lstm(x: Tensor, layer: nn.LSTM, live: tuple[int, ...]) -> Tensor:
     return out
 
 
-def locked_dropout(x: Tensor, share: float, packing: Packing, *, training: bool) -> Tensor:
-    """Dropout on packed x [M, D] with one mask for all steps of a sequence (Gal & Ghahramani 2016)."""
+def locked_dropout(
+    x: Tensor, share: float, packing: Packing, *, training: bool, among: tuple[int, Tensor] | None = None
+) -> Tensor:
+    """Dropout on packed x [M, D] with one mask for all steps of a sequence (Gal & Ghahramani 2016).
+
+    `among` (count, places [N]): these sequences are a part of so many, and get the masks that they have there.
+    """
     if not training or share == 0:
         return x
-    mask = torch.rand(int(packing.row.max()) + 1, x.shape[1], dtype=torch.float32) >= share
+    rows = int(packing.row.max()) + 1 if among is None else among[0]
+    mask = torch.rand(rows, x.shape[1], dtype=torch.float32) >= share
+    if among is not None:
+        mask = mask[among[1]]
     return x * (mask.to(x.dtype) / (1 - share))[packing.row]

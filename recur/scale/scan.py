@@ -14,6 +14,7 @@ from recur.bundle import read_bundle
 from recur.errors import InputError
 from recur.hub import resolve
 from recur.library.chunk import Back, Failed, Item
+from recur.library.objects import Seen, look
 from recur.library.reading import Reading, add_readers, read_place
 from recur.library.sources import Found, Place
 from recur.predict import predictor
@@ -28,30 +29,45 @@ class Describing:
     """Reads and describes places; made once in each process."""
 
     def __init__(
-        self, model: str, languages: tuple[str, ...], batch: int, max_pixels: int, threads: int | None
+        self,
+        model: str,
+        languages: tuple[str, ...],
+        batch: int,
+        max_pixels: int,
+        threads: int | None,
+        detector: str | None = None,
     ) -> None:
         bundle = read_bundle(resolve(model), task="caption")
         self.captioner = predictor("caption")(bundle, threads=threads)
         self.languages, self.batch, self.max_pixels = languages, batch, max_pixels
+        self.detector = None
+        if detector is not None:
+            self.detector = predictor("detect")(read_bundle(resolve(detector), task="detect"), threads=threads)
         add_readers()
 
     def __call__(self, group: Group) -> tuple[Item, ...]:
         """What was read of each place, with its words; other items as they are."""
         items = [self._read(item) if isinstance(item, Place) else item for item in group]
-        pixels = (item.pixels for item in items if isinstance(item, Reading))
+        pixels = [item.pixels for item in items if isinstance(item, Reading) and item.pixels is not None]
+        objects = None if self.detector is None else iter(look(self.detector, pixels))
         found = self.captioner.stream_languages(pixels, self.languages, batch=self.batch, words=False)
-        return tuple(self._described(item, next(found)) if isinstance(item, Reading) else item for item in items)
+        return tuple(
+            self._described(item, next(found), None if objects is None else next(objects))
+            if isinstance(item, Reading)
+            else item
+            for item in items
+        )
 
     def _read(self, place: Place) -> Item:
         read = read_place(place, size=self.captioner.size, max_pixels=self.max_pixels)
         return Failed(place, read) if isinstance(read, InputError) else read
 
-    def _described(self, reading: Reading, captions: object) -> Item:
+    def _described(self, reading: Reading, captions: object, objects: tuple[Seen, ...] | None) -> Item:
         if isinstance(captions, InputError):
             raise captions
         assert isinstance(captions, tuple)
         words = tuple((each.language, each.caption or "", each.confidence, each.log_prob) for each in captions)
-        return replace(reading, pixels=None, words=words)
+        return replace(reading, pixels=None, words=words, objects=objects)
 
 
 def describer(
@@ -61,10 +77,11 @@ def describer(
     *,
     batch: int,
     max_pixels: int,
+    detector: str | None = None,
     threads: int | None = 1,
 ) -> Callable[[Iterator[Found | Back]], Iterator[Item]]:
     """What `recur.library.scan.Scan` takes as `describe`."""
-    make = partial(Describing, model, languages, batch, max_pixels, threads)
+    make = partial(Describing, model, languages, batch, max_pixels, threads, detector)
 
     def describe(source: Iterator[Found | Back]) -> Iterator[Item]:
         # In order: that an archive was read to its end is told after its last picture.

@@ -43,7 +43,8 @@ class Task:
 def stream(model: Any, contents: Iterable[bytes], options: Mapping[str, Any]) -> Iterator[list[Record] | InputError]:
     """One record a picture, of any predictor."""
     for result in model.stream(contents, **options):
-        yield result if isinstance(result, InputError) else [result.to_json()]
+        problem = result if isinstance(result, InputError) else getattr(result, "problem", None)
+        yield [result.to_json()] if problem is None else problem
 
 
 def captions(model: Any, contents: Iterable[bytes], options: Mapping[str, Any]) -> Iterator[list[Record] | InputError]:

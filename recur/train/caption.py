@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from recur.train.finish import finish_bundle
 from recur.train.phases import Phase, Run, greedy_captions, train_phases
 from recur.train.quantize import quantize_encoder
 from recur.train.taught import TaughtFeatures, taught_features
+from recur.train.team import gathered, is_first
 
 DECODER_RATE, JOINT_RATE, ENCODER_RATE, CIDER_RATE = 1.5e-3, 5e-4, 1e-4, 2e-4
 NO_REPEAT = 3  # words in a row that a caption says once: "on the beach on the beach" helps nobody
@@ -77,23 +79,25 @@ def train_caption(
 ) -> Path:
     """Train on the train split of `data`, choose on its dev split, write the bundle `out`.
 
-    `batch` counts pictures (each comes with all its captions); `cider` counts epochs of self-critical training, which
-    may go on from `init` without any others (`epochs` 0).
+    `batch` counts pictures (each comes with all its captions) of one process in a step; `cider` counts epochs of
+    self-critical training, which may go on from `init` without any others (`epochs` 0).
     `teacher`, an ONNX network, goes on teaching a fine-tuned encoder while it learns from the captions.
     `data_name` and `terms` (of use, as their source states them) go into the card. Working files lie in `<out>.work`
     and are what `resume` goes on from. `quantize`: the encoder computes in 8-bit numbers if that costs nothing.
     Raises RecurError for data, encoders and checkpoints that cannot be used.
     """
     torch.manual_seed(seed)
+    speaks = is_first()
     work = out.with_name(out.name + ".work")
     found = read_captions(data, images=images, language=language)
-    for line in (*found.problems, *check_data(found)):
+    for line in (*found.problems, *check_data(found)) if speaks else ():
         print(f"warning: {line}", file=sys.stderr)
     train, dev = make_split(found, "train"), make_split(found, "dev")
     if len(train) > 1 and not len(dev):
         found = hold_out(found)
         train, dev = make_split(found, "train"), make_split(found, "dev")
-        print(f"note: {data}: no dev split; {len(dev)} of its train pictures are held out as one", file=sys.stderr)
+        if speaks:
+            print(f"note: {data}: no dev split; {len(dev)} of its train pictures are held out as one", file=sys.stderr)
     if not len(train) or not len(dev):
         raise RecurError(f"{data}: {len(train)} train and {len(dev)} dev pictures; expected some of each")
     start = None if init is None else read_bundle(resolve(init), task="caption")
@@ -111,10 +115,15 @@ def train_caption(
         raise RecurError(f"{encoder}: a foreign ONNX graph cannot be trained; leave out --finetune-encoder")
     if teacher is not None and not finetune_encoder:
         raise RecurError("--teacher teaches an encoder that is fine-tuned; add --finetune-encoder, or leave it out")
-    with StopRequest(seconds=seconds) as stop:
-        train, dev, sources = _sources(eye, train, dev, work, moving=finetune_encoder, teacher=teacher, stop=stop)
-        if stop.requested:
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
+        look = partial(_sources, eye, train, dev, work, moving=finetune_encoder, teacher=teacher, stop=stop)
+        if team.leads:
+            train, dev, sources = look()
+        if team.any(stop.requested):
             return _stopped(stop, work, out)
+        if not team.leads:  # what the first one has computed is in files now
+            train, dev, sources = look()
+        pictures = batch * team.size
         network = CaptionNetwork(
             channels=eye.channels,
             vocabulary=len(vocabulary),
@@ -141,15 +150,17 @@ def train_caption(
             "min_count": min_count,
             "epochs": epochs,
             "cider": cider,
-            "batch": batch,
+            "batch": pictures,
             "seed": seed,
         }
-        run = Run(network, vocabulary, train, dev, seed, batch, work / "checkpoint", settings, [])
+        run = Run(network, vocabulary, train, dev, seed, pictures, work / "checkpoint", settings, [], team=team)
         taught = sources["train"]
         module = taught.encoder if isinstance(taught, TaughtFeatures) else eye.module if finetune_encoder else None
         phases = plan(epochs, cider, moving=finetune_encoder, warm=start is not None, taught=teacher is not None)
         if not train_phases(run, phases, sources, encoder=module, stop=stop, resume=resume):
             return _stopped(stop, work, out)
+        if not team.leads:
+            return out
     _warn(run, sources["dev"])
     meta = {
         "task": "caption",
@@ -231,7 +242,7 @@ def _sources(
             splits[name] = keep(split, cached.kept.tolist())
             kept_all = len(cached.kept) == len(split)
             sources[name] = FrozenFeatures(cached.features if kept_all else cached.features[cached.kept])
-        for line in problems:
+        for line in problems if is_first() else ():
             print(f"warning: {line}", file=sys.stderr)
     return splits["train"], splits["dev"], sources
 
@@ -246,7 +257,9 @@ def _load(network: CaptionNetwork, weights: Any, init: str | Path | None) -> Non
 
 
 def _stopped(stop: StopRequest, work: Path, out: Path) -> Path:
-    print(f"stopped ({stop.reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
+    if is_first():
+        reason = stop.reason or "another process was"
+        print(f"stopped ({reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
     return out
 
 

@@ -25,6 +25,7 @@ from recur.train.teacher import cut_view
 
 MAX_WORDS = {"zh": 32, "ja": 40, "th": 60}
 DEFAULT_MAX_WORDS = 24
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,33 @@ def data_hash(data: CaptionData) -> str:
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """Captions of one language: `tokens` [N, T] begin with the language token, `targets` [N, T] are what follows."""
+    """Captions of one language: `tokens` [N, T] begin with the language token, `targets` [N, T] are what follows.
+
+    Where they are a part of the captions of a step, `among` is how many those are, and which of them these [N] are, and
+    `asked` the number of targets of them all.
+    """
 
     owner: Tensor  # [N] position in the step's pictures
     tokens: Tensor
     targets: Tensor  # -1 where there is nothing to predict
     lengths: Tensor  # [N] tokens of each row
     words: Tensor  # [Vl] the ids this language may use; targets are positions in it
+    among: tuple[int, Tensor] | None = None
+    asked: int = 0
+
+    def part(self, pictures: slice) -> CaptionBatch:
+        """The captions of some of the step's pictures, which `owner` counts from the first of them."""
+        start, stop, _ = pictures.indices(int(self.owner.max()) + 1)
+        mine = ((self.owner >= start) & (self.owner < stop)).nonzero()[:, 0]
+        return CaptionBatch(
+            self.owner[mine] - start,
+            self.tokens[mine],
+            self.targets[mine],
+            self.lengths[mine],
+            self.words,
+            (len(self.owner), mine),
+            int((self.targets >= 0).sum()),
+        )
 
 
 class Captions:
@@ -128,8 +149,11 @@ class Captions:
 class FeatureSource(Protocol):
     """Where the features of a step come from."""
 
-    def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Tensor:
-        """[P, R, F] of pictures `rows`; `rng` draws the augmentation, None means the picture as it is."""
+    def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None, part: slice = ALL) -> Tensor:
+        """[P, R, F] of pictures `rows`; `rng` draws the augmentation, None means the picture as it is.
+
+        With `part` of these rows only; what is drawn is drawn for all of them.
+        """
         ...
 
 
@@ -139,9 +163,9 @@ class FrozenFeatures:
     def __init__(self, stored: NDArray[np.float16]) -> None:
         self.stored = stored
 
-    def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Tensor:
+    def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None, part: slice = ALL) -> Tensor:
         flips = np.zeros(len(rows), int) if rng is None else rng.integers(0, self.stored.shape[1], len(rows))
-        return torch.from_numpy(self.stored[rows, flips].astype(np.float32))
+        return torch.from_numpy(self.stored[rows[part], flips[part]].astype(np.float32))
 
 
 class TrainedFeatures:
@@ -151,7 +175,7 @@ class TrainedFeatures:
         self.pixels, self.encoder = pixels, encoder
         self.learning = True
 
-    def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Tensor:
+    def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None, part: slice = ALL) -> Tensor:
         side = self.pixels.shape[1]
         whole = np.array([0, 0, 1, 1, 0], np.float32)
         views = []
@@ -162,15 +186,16 @@ class TrainedFeatures:
                 corner = rng.uniform(0, 1, 2) * (1 - share)
                 view[:] = (*corner, *(corner + share), rng.integers(0, 2))
             views.append(view)
-        batch = torch.cat([cut_view(self.pixels[row], view, side) for row, view in zip(rows, views, strict=True)])
+        mine = zip(rows[part], views[part], strict=True)
+        batch = torch.cat([cut_view(self.pixels[row], view, side) for row, view in mine])
         pixels = batch.float()
         if rng is not None:
             shape = (len(rows), 3, 1, 1)
             gain = rng.uniform(0.8, 1.25, (len(rows), 1, 1, 1)) * rng.uniform(0.95, 1.05, shape)
-            pixels = (pixels * torch.from_numpy(gain.astype(np.float32))).clamp_(0, 255)
+            pixels = (pixels * torch.from_numpy(gain[part].astype(np.float32))).clamp_(0, 255)
         with torch.set_grad_enabled(rng is not None and self.learning and torch.is_grad_enabled()):
             grid: Tensor = self.encoder(pixels)
-        return grid.flatten(2).transpose(1, 2) if grid.ndim == 4 else grid.reshape(len(rows), -1, grid.shape[-1])
+        return grid.flatten(2).transpose(1, 2) if grid.ndim == 4 else grid.reshape(len(batch), -1, grid.shape[-1])
 
 
 class MovingSource(Protocol):

@@ -43,10 +43,12 @@ def self_critical_loss(
     scorer: CiderD,
     cross_entropy: Callable[[CaptionNetwork, Tensor, CaptionBatch], Tensor],
     rng: np.random.Generator,
+    part: slice | None = None,
 ) -> Tensor | None:
     """The loss of one language on pictures `rows` with features [P, R, F]; None when they have no reference.
 
-    `rng` draws the human sentence of each picture that cross-entropy sees.
+    `rng` draws the human sentence of each picture that cross-entropy sees. With `part` of the pictures only: all parts
+    add up to the loss. Sentences are drawn for all of them, because what is drawn depends on when the last one ends.
     """
     batch = captions.batch(lang, rows, rng)
     if batch is None:
@@ -73,9 +75,18 @@ def self_critical_loss(
     owner = torch.arange(len(rows)).repeat_interleave(COPIES)
     # END itself is part of the sentence; what generate() repeats after it is not.
     lengths = ((drawn != END).sum(1) + 1).clamp(max=drawn.shape[1])
+    places = int(lengths.sum())
+    if part is not None:
+        start, stop, _ = part.indices(len(rows))
+        if start == stop:
+            return features.new_zeros(())
+        mine = slice(start * COPIES, stop * COPIES)
+        features, batch, advantage, drawn = features[part], batch.part(part), advantage[mine], drawn[mine]
+        owner, tokens, lengths = owner[mine] - start, tokens[mine], lengths[mine]
     packing, scores = network.score_sentences(features, owner, tokens, lengths, words_of)
     wanted = position[drawn][packing.row, packing.step]
     chosen = scores.float().div(TEMPERATURE).log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
-    gain = (chosen * torch.from_numpy(advantage).float()[packing.row]).mean()
+    gains = chosen * torch.from_numpy(advantage).float()[packing.row]
+    gain = gains.mean() if part is None else gains.sum() / places
     loss: Tensor = -gain + CROSS_ENTROPY_SHARE * cross_entropy(network, features, batch)
     return loss

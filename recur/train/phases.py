@@ -7,9 +7,11 @@ along with it (`finetune_encoder`); self-critical training on CIDEr-D (`cider`).
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from recur.metrics.caption import CiderD
 from recur.metrics.captions_report import evaluate_captions
 from recur.nn.caption import CaptionNetwork
 from recur.train.caption_data import (
+    ALL,
     DEFAULT_MAX_WORDS,
     MAX_WORDS,
     CaptionBatch,
@@ -48,6 +51,7 @@ from recur.train.checkpoint import (
 from recur.train.cider import reward_scorer, self_critical_loss
 from recur.train.precision import autocast
 from recur.train.taught import TAUGHT_CAPTIONS, TaughtFeatures
+from recur.train.team import Team
 
 LABEL_SMOOTHING = 0.1
 CLIP = 2.0
@@ -70,6 +74,7 @@ class Run:
     best_score: float = -1.0
     best: dict[str, Any] | None = None
     reports: dict[str, Any] = field(default_factory=dict)
+    team: Team = field(default_factory=Team)
 
     def __post_init__(self) -> None:
         self.captions = Captions(self.train, self.vocabulary)
@@ -97,9 +102,17 @@ class Phase:
 
 def sentence_loss(network: CaptionNetwork, features: Tensor, batch: CaptionBatch) -> Tensor:
     """Cross-entropy a word, averaged, with label smoothing (Szegedy et al. 2016), over the words of the language."""
-    packing, scores = network.score_sentences(features, batch.owner, batch.tokens, batch.lengths, batch.words)
+    if not len(batch.owner):
+        return features.new_zeros(())  # of a part of a step whose pictures have no captions in this language
+    packing, scores = network.score_sentences(
+        features, batch.owner, batch.tokens, batch.lengths, batch.words, batch.among
+    )
     targets = batch.targets[packing.row, packing.step]
-    return functional.cross_entropy(scores.float(), targets, ignore_index=-1, label_smoothing=LABEL_SMOOTHING)
+    reduction = "mean" if batch.among is None else "sum"
+    loss = functional.cross_entropy(
+        scores.float(), targets, ignore_index=-1, label_smoothing=LABEL_SMOOTHING, reduction=reduction
+    )
+    return loss if batch.among is None else loss / batch.asked
 
 
 def greedy_captions(
@@ -215,6 +228,7 @@ def train_phases(
                 freeze(source) if isinstance(source, (TrainedFeatures, TaughtFeatures)) else source
                 for source in (train_source, dev_source)
             )
+        run.team.align([*run.network.state_dict().values(), *(encoder.state_dict().values() if encoder else ())])
         optimizer = make_optimizer(run.network, encoder if moving else None)
         start = first_epoch if number == first_phase else 0
         if saved is not None and number == first_phase and saved.optimizer is not None and start:
@@ -225,7 +239,7 @@ def train_phases(
             loss = _epoch(run, phase, number, epoch, train_source, optimizer, stop)
             if loss is None:
                 return False
-            scores = dev_scores(run, dev_source)
+            scores = run.team.told(partial(dev_scores, run, dev_source))
             mean = float(np.mean([scores[lang] for lang in run.vocabulary.languages if lang in scores] or [0.0]))
             run.log.append({"phase": phase.kind, "epoch": epoch + 1, "loss": loss, "mean": mean, **scores})
             # Of equals the later one: it has seen more, and on tiny data every score is 0 for a while.
@@ -235,10 +249,12 @@ def train_phases(
                 if encoder is not None:
                     run.best["encoder"] = copy_state(encoder.state_dict())
             shown = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
-            print(f"{phase.kind} {epoch + 1}/{phase.epochs}  loss {loss:.3f}  dev CIDEr-D {shown}", flush=True)
-            _save(run, optimizer, encoder, number, epoch + 1)
+            if run.team.leads:
+                print(f"{phase.kind} {epoch + 1}/{phase.epochs}  loss {loss:.3f}  dev CIDEr-D {shown}", flush=True)
+                _save(run, optimizer, encoder, number, epoch + 1)
         load_best(run, encoder)
-        run.reports[phase.kind] = dev_report(run, dev_source)
+        if run.team.leads:
+            run.reports[phase.kind] = dev_report(run, dev_source)
         first_epoch, saved = 0, None
     return True
 
@@ -257,9 +273,10 @@ def _epoch(
     steps = math.ceil(len(run.train) / run.pictures_per_step)
     key = 1000 * number + epoch  # no two epochs of a run share it
     run.network.train(phase.kind != "cider")
-    with Progress(total=steps, label=f"{phase.kind} {epoch + 1}/{phase.epochs}") as progress:
+    silent = None if run.team.leads else io.StringIO()
+    with Progress(total=steps, label=f"{phase.kind} {epoch + 1}/{phase.epochs}", stream=silent) as progress:
         for step, rows in enumerate(step_rows(run, key)):
-            if stop.requested:
+            if run.team.any(stop.requested):
                 return None
             torch.manual_seed(run.seed * 1_000_003 + key * 10_007 + step)
             rng = step_generator(seed=run.seed, epoch=key, step=step)
@@ -292,32 +309,40 @@ def _step(
     optimizer: torch.optim.Optimizer,
 ) -> float:
     """One update on the pictures `rows`; the loss, averaged over languages."""
+    # Alone, a process has the whole step, and sums nothing that is not already a sum.
+    mine = None if run.team.size == 1 else run.team.part(len(rows))
+    own = ALL if mine is None or phase.kind == "cider" else mine
     with autocast():
-        features = source.features(rows, rng)
         parts: list[Tensor] = []
-        for lang in run.vocabulary.languages:
+        nothing = mine is not None and mine.start == mine.stop  # fewer pictures in the step than processes
+        features = torch.zeros(0) if nothing else source.features(rows, rng, own)
+        for lang in () if nothing else run.vocabulary.languages:
             if phase.kind == "cider":
                 part = self_critical_loss(
-                    run.network, features, run.captions, lang, rows, run.references(lang), sentence_loss, rng
+                    run.network, features, run.captions, lang, rows, run.references(lang), sentence_loss, rng, mine
                 )
             else:
                 # Where the encoder has a second teacher, a view more is worth more than a sentence more.
                 fewer = rng if isinstance(source, TaughtFeatures) else None
                 batch = run.captions.batch(lang, rows, fewer, most=TAUGHT_CAPTIONS)
+                if batch is not None and mine is not None:
+                    batch = batch.part(mine)
                 part = None if batch is None else sentence_loss(run.network, features, batch)
             if part is not None:
                 parts.append(part)
-    if not parts:
+    if not parts and mine is None:
         return 0.0
-    loss = torch.stack(parts).mean()
-    if isinstance(source, TaughtFeatures) and source.lesson is not None:
-        loss = loss + source.lesson
+    loss = torch.stack(parts).mean() if parts else torch.zeros(())
+    if isinstance(source, TaughtFeatures) and source.lesson is not None and parts:
+        loss = loss + (source.lesson if mine is None else source.lesson * (len(features) / len(rows)))
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    if loss.requires_grad:
+        loss.backward()  # type: ignore[no-untyped-call]
+    whole = run.team.add_up([p for group in optimizer.param_groups for p in group["params"]], float(loss.detach()))
     for group in optimizer.param_groups:
         nn.utils.clip_grad_norm_(group["params"], CLIP)
     optimizer.step()
-    return float(loss.detach())
+    return whole
 
 
 def load_best(run: Run, encoder: nn.Module | None) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from recur.errors import RecurError
 from recur.nn.vision import DistillationHead, Trunk
-from recur.train.caption_data import Split, keep
+from recur.train.caption_data import ALL, Split, keep
 from recur.train.checkpoint import StopRequest
 from recur.train.teacher import TeacherCache, build_teacher_cache
 from recur.train.trunk import distillation_loss, jitter_colours, make_batch, map_scale, total_loss
@@ -61,8 +61,8 @@ class TaughtFeatures:
         """The pictures as they are, [N, Y, X, 3]."""
         return self.answers.pixels[self.rows]
 
-    def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None) -> Tensor:
-        """[P, R, F] of pictures `rows`; `rng` draws view and colours, None means the picture as it is."""
+    def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None, part: slice = ALL) -> Tensor:
+        """[P, R, F] of `part` of pictures `rows`; `rng` draws view and colours, None means the picture as it is."""
         count = len(rows)
         chosen = np.zeros(count, np.int64)
         full = self.answers.pixels.shape[1]
@@ -71,8 +71,8 @@ class TaughtFeatures:
             whole = rng.random(count) < WHOLE_SHARE
             chosen = np.where(whole, rng.integers(0, 2, count), rng.integers(2, self.answers.views.shape[1], count))
             side = min(SMALL_SIDE, full) if self.progress < SMALL_SHARE else full
-        pixels, maps, probabilities = make_batch(self.answers, self.rows[rows], chosen, side)
-        colours = pixels.float() if rng is None else jitter_colours(pixels.float(), rng)
+        pixels, maps, probabilities = make_batch(self.answers, self.rows[rows[part]], chosen[part], side)
+        colours = pixels.float() if rng is None else jitter_colours(pixels.float(), rng, count, part)
         with torch.set_grad_enabled(rng is not None and torch.is_grad_enabled()):
             grid = self.encoder(colours)
             self.lesson = None

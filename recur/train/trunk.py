@@ -90,16 +90,21 @@ def _held_out(listing: Path) -> set[str]:
     return held
 
 
-def jitter_colours(pixels: Tensor, rng: np.random.Generator) -> Tensor:
-    """Random brightness, contrast, saturation and colour cast, one draw a picture. [B, 3, Y, X] in 0..255, float"""
-    batch = pixels.shape[0]
+def jitter_colours(
+    pixels: Tensor, rng: np.random.Generator, among: int | None = None, part: slice = slice(None)
+) -> Tensor:
+    """Random brightness, contrast, saturation and colour cast, one draw a picture. [B, 3, Y, X] in 0..255, float
+
+    `among`: the pictures are `part` of so many, and get what is drawn for them there.
+    """
+    batch = pixels.shape[0] if among is None else among
 
     def draw(low: float, high: float, *shape: int) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (batch, *shape, 1, 1)).astype(np.float32))
+        return torch.from_numpy(rng.uniform(low, high, (batch, *shape, 1, 1)).astype(np.float32)[part])
 
     grey = pixels.mean(1, keepdim=True)
     saturation = draw(0.5, 1.5, 1)
-    saturation[torch.from_numpy(rng.random(batch) < 0.05)] = 0.0
+    saturation[torch.from_numpy((rng.random(batch) < 0.05)[part])] = 0.0
     pixels = torch.lerp(grey, pixels, saturation)
     level = grey.mean((2, 3), keepdim=True)
     pixels = (pixels - level) * draw(0.7, 1.35, 1) + level * draw(0.7, 1.3, 1)
