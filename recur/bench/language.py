@@ -1,7 +1,7 @@
 """`language`: learning a text from nothing, beside a small GPT trained by nanoGPT's recipe for a CPU.
 
 The recipe is run whole and timed. Then a recurrent network learns the same text, once in a sixth of that time and once
-in all of it, from another start each time; its rates follow the clock. All use the same number of threads. What
+in all of it, from another start each time; its rates follow the clock. All use the threads that PyTorch takes. What
 counts is the mean surprise on the last tenth of the text, which none of them has seen; measuring it is not timed.
 """
 
@@ -17,7 +17,6 @@ import numpy as np
 from recur.bench import small_gpt
 from recur.bench.measure import Row, load
 from recur.data.characters import Characters, dev_begins, read_text
-from recur.engine.vision import processors
 from recur.errors import RecurError
 
 HIDDEN, BATCH, LENGTH, RATE = 320, 32, 64, 0.01
@@ -37,40 +36,35 @@ def run(*, text: Path | None, quick: bool = False) -> Iterator[Row]:
     ids = torch.from_numpy(characters.encode(whole))
     if min(cut, len(ids) - cut) <= small_gpt.BLOCK:
         raise RecurError(f"{text}: {len(ids)} characters; expected some thousands to learn from; give a longer text")
-    before = torch.get_num_threads()
-    torch.set_num_threads(processors())
-    try:
-        torch.manual_seed(1)
-        gpt = small_gpt.make(torch, len(characters))
-        begun = time.perf_counter()
-        small_gpt.train(torch, gpt, ids[:cut], steps=small_gpt.STEPS // 20 if quick else small_gpt.STEPS)
-        seconds = time.perf_counter() - begun
-        theirs = small_gpt.nats(torch, gpt, ids[cut:])
-        for part in PARTS:
-            network, took, read = learn(torch, training, ids[:cut], len(characters), seconds / part)
-            ours = training.dev_loss(network, ids[cut:])
-            yield Row(
-                "language",
-                f"{text.name} in {'all' if part == 1 else f'a {part}th'} of the time",
-                "s",
-                {"LSTM": took, "GPT": seconds},
-                "LSTM",
-                seconds / took if ours <= theirs else None,
-                float(part),
-                f"{ours:.4f} nats a character on the last tenth (aim: {AIMS[part]}), the GPT's {theirs:.4f}",
-                {
-                    "lstm_nats": ours,
-                    "gpt_nats": theirs,
-                    "aim_nats": AIMS[part],
-                    "lstm_parameters": float(sum(p.numel() for p in network.parameters())),
-                    "gpt_parameters": float(sum(p.numel() for p in gpt.parameters())),
-                    "passes": read / cut,
-                    "threads": float(processors()),
-                },
-                "GPT",
-            )
-    finally:
-        torch.set_num_threads(before)
+    torch.manual_seed(1)
+    gpt = small_gpt.make(torch, len(characters))
+    begun = time.perf_counter()
+    small_gpt.train(torch, gpt, ids[:cut], steps=small_gpt.STEPS // 20 if quick else small_gpt.STEPS)
+    seconds = time.perf_counter() - begun
+    theirs = small_gpt.nats(torch, gpt, ids[cut:])
+    for part in PARTS:
+        network, took, read = learn(torch, training, ids[:cut], len(characters), seconds / part)
+        ours = training.dev_loss(network, ids[cut:])
+        yield Row(
+            "language",
+            f"{text.name} in {'all' if part == 1 else f'a {part}th'} of the time",
+            "s",
+            {"LSTM": took, "GPT": seconds},
+            "LSTM",
+            seconds / took if ours <= theirs else None,
+            float(part),
+            f"{ours:.4f} nats a character on the last tenth (aim: {AIMS[part]}), the GPT's {theirs:.4f}",
+            {
+                "lstm_nats": ours,
+                "gpt_nats": theirs,
+                "aim_nats": AIMS[part],
+                "lstm_parameters": float(sum(p.numel() for p in network.parameters())),
+                "gpt_parameters": float(sum(p.numel() for p in gpt.parameters())),
+                "passes": read / cut,
+                "threads": float(torch.get_num_threads()),
+            },
+            "GPT",
+        )
 
 
 def learn(torch: Any, training: Any, text: Any, vocabulary: int, seconds: float) -> tuple[Any, float, int]:

@@ -212,6 +212,8 @@ class MinLstmCell(MinimalCell):
 CELLS: dict[str, Callable[[int, int], Cell | MinimalCell]] = {
     "rnn": RnnCell,
     "rnn_relu": lambda inputs, hidden: RnnCell(inputs, hidden, "relu"),
+    "rnn_sigmoid": lambda inputs, hidden: RnnCell(inputs, hidden, "sigmoid"),
+    "rnn_identity": lambda inputs, hidden: RnnCell(inputs, hidden, "identity"),
     "lstm": LstmCell,
     "gru": GruCell,
     "lstm_norm": LayerNormLstmCell,

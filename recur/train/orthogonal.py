@@ -34,8 +34,13 @@ def orthogonal(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """For recurrent weights [gates · H, D]; biases, embeddings and heads belong to another optimizer."""
 
-    def __init__(self, parameters: Iterable[Tensor], *, gates: int, lr: float = 0.02, momentum: float = 0.95) -> None:
-        super().__init__(parameters, {"lr": lr, "gates": gates, "momentum": momentum})
+    def __init__(
+        self, parameters: Iterable[Tensor], *, gates: int, lr: float = 0.02, momentum: float = 0.95, decay: float = 0.1
+    ) -> None:
+        """`decay`: the share, times `lr`, that a weight loses at each step. Steps are of one length, so without it
+        weights grow as long as there are steps, until the gates are stuck; with it no singular value passes 1 / decay.
+        """
+        super().__init__(parameters, {"lr": lr, "gates": gates, "momentum": momentum, "decay": decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -54,4 +59,5 @@ class Muon(torch.optim.Optimizer):
                 gates = ahead.view(group["gates"], -1, ahead.shape[1])
                 # A gate of more rows than columns would move its outputs less: make up for it.
                 scale = max(1.0, gates.shape[1] / gates.shape[2]) ** 0.5
+                parameter.mul_(1 - group["lr"] * group["decay"])
                 parameter.add_(orthogonal(gates).reshape(parameter.shape), alpha=-group["lr"] * scale)
