@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -112,6 +113,11 @@ async def _form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, 
     async def once() -> AsyncGenerator[bytes, None]:
         yield body
 
+    _, told = parse_options_header(request.headers.get("content-type", ""))
+    border = told.get(b"boundary", b"")
+    # The parser takes a form that stops in the middle for a whole one.
+    if not border or not body.rstrip().endswith(b"--" + border + b"--"):
+        raise Refused(400, "the form is cut off, or names no boundary; expected a whole one; send it again")
     picture: bytes | None = None
     fields: dict[str, Any] = {}
     try:
@@ -122,11 +128,14 @@ async def _form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, 
     except (MultiPartException, KeyError, ValueError) as error:
         what = str(getattr(error, "message", error))[:200]
         raise Refused(400, f"the form cannot be read ({what}); expected multipart/form-data; correct it") from None
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            if name != "image":
+    try:
+        for name, value in form.multi_items():
+            if not isinstance(value, UploadFile):
+                fields[name] = value
+            elif name == "image":
+                picture = await value.read()
+            else:
                 raise Refused(422, f"{name[:100]}: a file; expected one named image; rename it")
-            picture = await value.read()
-        else:
-            fields[name] = value
+    finally:
+        await form.close()
     return picture, fields
