@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("python_multipart")
 
 from recur.serve.app import Limits
+from recur.serve.tasks import Options, Row
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +149,9 @@ def bomb() -> bytes:
 
 
 def text_bomb(photo: bytes) -> bytes:
-    """A good PNG with a comment that unpacks to 200 megabytes."""
-    packer = zlib.compressobj(9)
-    data = b"Comment\0\0" + b"".join(packer.compress(bytes(1_000_000)) for _ in range(200)) + packer.flush()
+    """A good PNG with a comment that unpacks to 50 megabytes."""
+    packer = zlib.compressobj(1)
+    data = b"Comment\0\0" + b"".join(packer.compress(bytes(1_000_000)) for _ in range(50)) + packer.flush()
     chunk = struct.pack(">I", len(data)) + b"zTXt" + data + struct.pack(">I", zlib.crc32(b"zTXt" + data))
     return photo[:33] + chunk + photo[33:]
 
@@ -309,6 +311,8 @@ def test_token_and_host(captioner: Captioner, photos: list[Path]) -> None:
         assert running.call("GET", "/")[0] == 200
         assert running.call("GET", "/healthz", None, {"host": "evil.example:80"})[0] == 421
         assert running.call("GET", "/healthz", None, {"host": "localhost:8000"})[0] == 200
+        for origin, status in (("http://evil.example", 403), (f"http://localhost:{running.port}", 200), ("null", 200)):
+            assert running.call("GET", "/healthz", None, {"origin": origin})[0] == status
 
 
 def test_the_page_and_its_files_come_from_here_and_from_nowhere_else(service: Serving) -> None:
@@ -354,6 +358,61 @@ def test_tasks_and_health(service: Serving) -> None:
     example = body["application/json"]["example"]
     sent = json.dumps(example).encode()
     assert service.call("POST", "/v1/caption", sent, {"content-type": "application/json"})[0] == 200
+
+
+def test_all_bodies_together_are_bounded(captioner: Captioner, photos: list[Path]) -> None:
+    size = photos[0].stat().st_size
+    with serving({"caption": captioner}, limits=Limits(held=size + 100)) as running:
+        head = (
+            b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 10000\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", running.port), timeout=30) as line:
+            line.sendall(head + bytes(5000))
+            kind = {"content-type": "image/png"}
+            while (answer := running.call("POST", "/v1/caption", photos[0].read_bytes(), kind))[0] == 200:
+                time.sleep(0.01)  # until what was sent above is held
+            assert answer[0] == 503
+            assert "retry-after" in answer[1]
+        while running.call("POST", "/v1/caption", photos[0].read_bytes(), kind)[0] != 200:
+            time.sleep(0.01)  # until it is known that the other one has gone
+
+
+class Letters(Options):
+    """Options of a made-up task."""
+
+    text: str
+    times: int = 1
+
+
+MADE_UP = Row(
+    path="repeat",
+    task="repeat",
+    summary="Says it again",
+    takes_picture=False,
+    options=Letters,
+    prepare=lambda predictor, picture, options, pixels: options.text,
+    key=lambda options: options.times,
+    run=lambda predictor, items, options: [{"said": predictor(item) * options.times} for item in items],
+    example={"said": "aa"},
+    tab="repeat.js",
+)
+
+
+def test_another_task_is_one_file(captioner: Captioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "made_up_task", SimpleNamespace(ROWS=(MADE_UP,)))
+    monkeypatch.setattr("recur.serve.tasks.TASKS", ("recur.serve.task_caption", "made_up_task"))
+    monkeypatch.setattr("recur.serve.app._web", lambda name: f"// {name}")
+    with serving({"repeat": str.upper}) as running:
+        told = json.loads(running.call("GET", "/v1/tasks")[2])["tasks"]
+        assert [(each["path"], each["tab"]) for each in told] == [("/v1/repeat", "/static/repeat.js")]
+        assert running.call("GET", "/static/repeat.js")[2] == b"// repeat.js"
+        kind = {"content-type": "application/json"}
+        status, _, body = running.call("POST", "/v1/repeat", b'{"text": "ab", "times": 2}', kind)
+        assert (status, json.loads(body)) == (200, {"said": "ABAB"})
+        status, _, body = running.call("POST", "/v1/repeat", b'{"times": 2}', kind)
+        assert (status, "text: " in json.loads(body)["error"]) == (422, True)
+        assert running.call("POST", "/v1/caption", b"{}", kind)[0] == 404
+        assert running.call("POST", "/v1/repeat", b"ab", {"content-type": "image/png"})[0] == 415
 
 
 # ---------------------------------------------------------------------------------------------------------- the command

@@ -8,6 +8,7 @@ B pictures, R grid cells, gy and gx rows and columns of the grid.
 
 from __future__ import annotations
 
+import html
 import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -97,6 +98,22 @@ class Caption:
             "n_best": [[caption, round(log_prob, 4)] for caption, log_prob in self.n_best],
             "model": self.model,
         }
+
+
+    def _repr_html_(self) -> str:
+        """The sentence, for a notebook; pointed at, a word tells its probability and its runners-up."""
+        if self.caption is None:
+            return "<p><i>not sure</i></p>"
+        shown = html.escape(self.caption)
+        if self.words:
+            parts = []
+            for word in self.words:
+                others = ", ".join(f"{other} {probability:.2f}" for other, probability in word.alternatives)
+                about = html.escape(f"{math.exp(word.log_prob):.2f}; {others}")
+                parts.append(f'<span title="{about}">{html.escape(word.word)}</span>')
+            shown = " ".join(parts)
+        sure = "" if self.confidence is None else f" <small>confidence {self.confidence:.2f}</small>"
+        return f'<p lang="{html.escape(self.language)}">{shown}{sure}</p>'
 
 
 class Captioner:

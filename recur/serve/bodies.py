@@ -9,7 +9,8 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +21,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from recur.serve.tasks import Options
 
+LATER = {"retry-after": "1"}  # seconds after which a client that was refused for want of room may try again
+
 
 class Refused(Exception):
     """A request that is wrong: the status and one line that says what, what was expected, and what to do."""
@@ -29,8 +32,33 @@ class Refused(Exception):
         self.status, self.message, self.headers = status, message, headers
 
 
-async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
-    """The body, of at most `most` bytes, if it comes within `seconds`. Errors: Refused."""
+class Budget:
+    """The bytes of all bodies that are held at one time, at most `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], bool]]:
+        """A function that takes bytes off the budget, if they are there; at the end all of them go back."""
+        taken = 0
+
+        def take(count: int) -> bool:
+            nonlocal taken
+            if self.held + count > self.most:
+                return False
+            taken += count
+            self.held += count
+            return True
+
+        try:
+            yield take
+        finally:
+            self.held -= taken
+
+
+async def read_body(request: Request, *, most: int, seconds: float, take: Callable[[int], bool]) -> bytes:
+    """The body, of at most `most` bytes, if it comes within `seconds` and `take` grants its bytes. Errors: Refused."""
     close = {"connection": "close"}  # what else the client is sending is not read
     too_large = Refused(413, f"the body is too large; expected at most {most:,} bytes; send a smaller picture", **close)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -42,9 +70,11 @@ async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
     try:
         async with asyncio.timeout(seconds):
             async for part in request.stream():
-                parts += part
-                if len(parts) > most:
+                if len(parts) + len(part) > most:
                     raise too_large
+                if not take(len(part)):
+                    raise Refused(503, "too many bytes are held already; try again later", **close, **LATER)
+                parts += part
     except TimeoutError:
         raise Refused(408, f"the body took longer than {seconds:g} seconds; send it again", **close) from None
     except ClientDisconnect:
