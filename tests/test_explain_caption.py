@@ -255,5 +255,6 @@ def test_faithfulness_counts_words(captioner: Captioner, photos: list[Path]) -> 
     told = faithfulness(captioner, squares, "en")
     assert told["pictures"] == 3
     assert told["all"]["words"] >= told["content"]["words"] > 0
+    assert told["all"]["words"] > told["felt"]["words"] > 0
     assert 0 <= told["all"]["own_costs_more"] <= 1
     assert told == faithfulness(captioner, squares, "en")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import queue
+import re
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -452,3 +455,15 @@ def test_the_encoder_must_fit_the_weights(tmp_path: Path, photos: list[Path]) ->
     with pytest.raises(RecurError, match="outputs features; expected one named 'nothing'"):
         recur.load(path, threads=1)
     assert meta["encoder"]["channels"] == CHANNELS
+
+
+def test_a_caption_shows_itself_in_a_notebook(captioner: Captioner, photos: list[Path]) -> None:
+    (caption,) = captioner(photos[:1])
+    shown = caption._repr_html_()
+    assert [word.word for word in caption.words] == [
+        html.unescape(each) for each in re.findall(r"<span title=[^>]*>(.*?)</span>", shown)
+    ]
+    assert f"confidence {caption.confidence:.2f}" in shown
+    nasty = replace(caption, caption="<b>&", words=())
+    assert "&lt;b&gt;&amp;" in nasty._repr_html_()
+    assert "not sure" in replace(caption, caption=None)._repr_html_()

@@ -74,7 +74,7 @@ def evaluate_explanations(
         if json:
             print(json_line(told))
         else:
-            for kind in ("all", "content"):
+            for kind in ("all", "content", "felt"):
                 each = told[kind]
                 print(
                     f"{language}  {kind:<8} {each['words']:>6} words  own region costs more: "

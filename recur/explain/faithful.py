@@ -17,6 +17,7 @@ from recur.data.images import Square
 from recur.explain.inside import sentence_tokens, word_scores
 from recur.predict.caption import Captioner, attended_regions
 
+FELT = 0.1  # nats: a tenth of the probability
 # Words that name nothing that could be hidden.
 FUNCTION_WORDS = {
     "en": frozenset(
@@ -59,11 +60,11 @@ def faithfulness(captioner: Captioner, squares: Iterable[Square], language: str,
     Hidden is what is painted in the mean colour of the picture; the other box is drawn at random among all places on
     the grid where at most half of it is in the region. A word whose region leaves no such place is not counted. The
     cost is by how much the word's log-probability falls, the words before it given. "all" counts every word that has a
-    place, "content" those that are not `FUNCTION_WORDS`.
+    place, "content" those that are not `FUNCTION_WORDS`, "felt" those that at least one of the two boxes cost `FELT`.
     """
     random = np.random.default_rng(seed)
     voice = captioner.voice(language)
-    every, content = Tally(), Tally()
+    every, content, felt = Tally(), Tally(), Tally()
     pictures = 0
     for square in squares:
         features = captioner.encode([square])
@@ -93,7 +94,10 @@ def faithfulness(captioner: Captioner, squares: Iterable[Square], language: str,
             every.add(own, other_cost)
             if caption.words[place].word not in FUNCTION_WORDS.get(language, ()):
                 content.add(own, other_cost)
-    return {"language": language, "pictures": pictures, "all": every.told(), "content": content.told()}
+            if max(own, other_cost) >= FELT:
+                felt.add(own, other_cost)
+    kinds = {"all": every.told(), "content": content.told(), "felt": felt.told()}
+    return {"language": language, "pictures": pictures, **kinds}
 
 
 def another_box(

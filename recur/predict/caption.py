@@ -8,6 +8,7 @@ B pictures, R grid cells, gy and gx rows and columns of the grid.
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -105,6 +106,22 @@ class Caption:
             **({} if found is None else {"objects": [each.to_json() for each in found]}),
             "model": self.model,
         }
+
+
+    def _repr_html_(self) -> str:
+        """The sentence, for a notebook; pointed at, a word tells its probability and its runners-up."""
+        if self.caption is None:
+            return "<p><i>not sure</i></p>"
+        shown = html.escape(self.caption)
+        if self.words:
+            parts = []
+            for word in self.words:
+                others = ", ".join(f"{other} {probability:.2f}" for other, probability in word.alternatives)
+                about = html.escape(f"{math.exp(word.log_prob):.2f}; {others}")
+                parts.append(f'<span title="{about}">{html.escape(word.word)}</span>')
+            shown = " ".join(parts)
+        sure = "" if self.confidence is None else f" <small>confidence {self.confidence:.2f}</small>"
+        return f'<p lang="{html.escape(self.language)}">{shown}{sure}</p>'
 
 
 class Captioner:

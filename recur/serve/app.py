@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -24,7 +25,7 @@ from recur import __version__
 from recur.engine.vision import processors
 from recur.errors import RecurError
 from recur.explain.page import SCRIPTS, asset
-from recur.serve.bodies import Refused, read_body, understand
+from recur.serve.bodies import LATER, Budget, Refused, read_body, understand
 from recur.serve.guide import guide
 from recur.serve.metrics import Metrics
 from recur.serve.tasks import Options, Row, rows
@@ -42,13 +43,12 @@ HEADERS = {
     "permissions-policy": "camera=(self)",
 }
 FILES = {"app.js": "text/javascript", "app.css": "text/css", "icon.svg": "image/svg+xml"}
-WAIT = "1"  # seconds after which a client that was refused for want of room may try again
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a request may cost: bytes of its body, pixels of its picture, seconds to send it, seconds to wait for the
-    answer. `room`: how many may wait; `batch`: how many are computed together."""
+    answer. `room`: how many may wait; `batch`: how many are computed together; `held`: bytes of all bodies."""
 
     bytes: int = 20_000_000
     pixels: int = 50_000_000
@@ -56,6 +56,7 @@ class Limits:
     wait_seconds: float = 60.0
     room: int = 256
     batch: int = 16
+    held: int = 500_000_000
 
 
 def make_app(
@@ -68,6 +69,7 @@ def make_app(
     """The application for `predictors` by task. With `token`, `/v1/` and `/metrics` ask for it; with `hosts`, requests
     to other host names are refused (a web page could give its own name this machine's address)."""
     metrics = Metrics()
+    budget = Budget(limits.held)
     worker = Worker(batch=limits.batch, room=limits.room, seen=metrics.batch)
     readers = ThreadPoolExecutor(processors(), thread_name_prefix="recur-reader")
 
@@ -91,8 +93,12 @@ def make_app(
     files = FILES | {row.tab: "text/javascript" for row in served if row.tab is not None}
 
     async def answer(row: Row, request: Request) -> Response:
-        body = await read_body(request, most=limits.bytes, seconds=limits.send_seconds)
-        picture, options = await understand(request, body, row.options, takes_picture=row.takes_picture)
+        with budget.share() as take:
+            body = await read_body(request, most=limits.bytes, seconds=limits.send_seconds, take=take)
+            picture, options = await understand(request, body, row.options, takes_picture=row.takes_picture)
+            return await predicted(row, request, picture, options)
+
+    async def predicted(row: Row, request: Request, picture: bytes, options: Options) -> Response:
         predictor = predictors[row.task]
         loop = asyncio.get_running_loop()
         if worker.waiting >= limits.room:  # before the work of decoding
@@ -103,7 +109,7 @@ def make_app(
             async with asyncio.timeout(limits.wait_seconds):
                 result = await asyncio.wrap_future(worker.submit(job))
         except TimeoutError:
-            raise Refused(503, "no answer in time; the service is busy; try again", **{"retry-after": WAIT}) from None
+            raise Refused(503, "no answer in time; the service is busy; try again", **LATER) from None
         if row.events is not None and "text/event-stream" in request.headers.get("accept", ""):
             return StreamingResponse(_stream(row, result), media_type="text/event-stream")
         return Response(_dumps(result), media_type="application/json")
@@ -169,7 +175,7 @@ def make_app(
         return _error(error.status, error.message, error.headers)
 
     async def full(_: Request, error: Exception) -> Response:
-        return _error(503, "too many requests wait already; try again later", {"retry-after": WAIT})
+        return _error(503, "too many requests wait already; try again later", LATER)
 
     async def wrong(_: Request, error: Exception) -> Response:
         return _error(422, str(error), {})
@@ -245,6 +251,7 @@ def _responses(row: Row) -> dict[int | str, dict[str, Any]]:
     said = {
         400: "The body cannot be understood.",
         401: "The token is missing or wrong.",
+        403: "A web page of another host has sent it.",
         408: "The body came too slowly.",
         413: "The body is too large.",
         415: "The body is of another type.",
@@ -304,6 +311,9 @@ class Guard:
             bare = name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() else name
             if bare.strip("[]") not in self.hosts:
                 return _error(421, "another host name; expected localhost; use it, or start with --host", {})
+            origin = headers.get(b"origin", b"null").decode("latin-1")
+            if origin != "null" and urlsplit(origin).hostname not in self.hosts:
+                return _error(403, "sent by a page of another host; expected this service's own page; use that", {})
         guarded = scope["path"].startswith("/v1/") or scope["path"] == "/metrics"
         if self.token is not None and guarded:
             given = headers.get(b"authorization", b"")

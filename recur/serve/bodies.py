@@ -9,15 +9,19 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from recur.serve.tasks import Options
+
+LATER = {"retry-after": "1"}  # seconds after which a client that was refused for want of room may try again
 
 
 class Refused(Exception):
@@ -28,8 +32,33 @@ class Refused(Exception):
         self.status, self.message, self.headers = status, message, headers
 
 
-async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
-    """The body, of at most `most` bytes, if it comes within `seconds`. Errors: Refused."""
+class Budget:
+    """The bytes of all bodies that are held at one time, at most `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+
+    @contextmanager
+    def share(self) -> Iterator[Callable[[int], bool]]:
+        """A function that takes bytes off the budget, if they are there; at the end all of them go back."""
+        taken = 0
+
+        def take(count: int) -> bool:
+            nonlocal taken
+            if self.held + count > self.most:
+                return False
+            taken += count
+            self.held += count
+            return True
+
+        try:
+            yield take
+        finally:
+            self.held -= taken
+
+
+async def read_body(request: Request, *, most: int, seconds: float, take: Callable[[int], bool]) -> bytes:
+    """The body, of at most `most` bytes, if it comes within `seconds` and `take` grants its bytes. Errors: Refused."""
     close = {"connection": "close"}  # what else the client is sending is not read
     too_large = Refused(413, f"the body is too large; expected at most {most:,} bytes; send a smaller picture", **close)
     if request.headers.get("content-encoding", "identity").lower() != "identity":
@@ -41,9 +70,11 @@ async def read_body(request: Request, *, most: int, seconds: float) -> bytes:
     try:
         async with asyncio.timeout(seconds):
             async for part in request.stream():
-                parts += part
-                if len(parts) > most:
+                if len(parts) + len(part) > most:
                     raise too_large
+                if not take(len(part)):
+                    raise Refused(503, "too many bytes are held already; try again later", **close, **LATER)
+                parts += part
     except TimeoutError:
         raise Refused(408, f"the body took longer than {seconds:g} seconds; send it again", **close) from None
     except ClientDisconnect:
@@ -112,6 +143,11 @@ async def _form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, 
     async def once() -> AsyncGenerator[bytes, None]:
         yield body
 
+    _, told = parse_options_header(request.headers.get("content-type", ""))
+    border = told.get(b"boundary", b"")
+    # The parser takes a form that stops in the middle for a whole one.
+    if not border or not body.rstrip().endswith(b"--" + border + b"--"):
+        raise Refused(400, "the form is cut off, or names no boundary; expected a whole one; send it again")
     picture: bytes | None = None
     fields: dict[str, Any] = {}
     try:
@@ -122,11 +158,14 @@ async def _form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, 
     except (MultiPartException, KeyError, ValueError) as error:
         what = str(getattr(error, "message", error))[:200]
         raise Refused(400, f"the form cannot be read ({what}); expected multipart/form-data; correct it") from None
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            if name != "image":
+    try:
+        for name, value in form.multi_items():
+            if not isinstance(value, UploadFile):
+                fields[name] = value
+            elif name == "image":
+                picture = await value.read()
+            else:
                 raise Refused(422, f"{name[:100]}: a file; expected one named image; rename it")
-            picture = await value.read()
-        else:
-            fields[name] = value
+    finally:
+        await form.close()
     return picture, fields

@@ -48,28 +48,35 @@ def listen(host: str, port: int) -> socket.socket:
         raise RecurError(f"{host}:{port}: cannot be listened on ({error}); choose another --port or --host") from None
 
 
+class Server(uvicorn.Server):
+    """The application behind a socket; `ready` is called when it answers."""
+
+    def __init__(self, app: FastAPI, ready: Callable[[], object] = lambda: None) -> None:
+        self._ready = ready
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=Patient,
+                ws="none",
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                limit_concurrency=CONNECTIONS,
+                timeout_keep_alive=5,
+                timeout_graceful_shutdown=60,
+            )
+        )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+
 def run(app: FastAPI, listener: socket.socket, *, ready: Callable[[], object] = lambda: None) -> None:
     """Serve until SIGTERM or SIGINT; then take nothing more, and answer what was taken. KeyboardInterrupt on SIGINT."""
-    config = uvicorn.Config(
-        app,
-        http=Patient,
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=60,
-    )
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            ready()
-
     # Uvicorn sends itself, at its end, the signal that ended it: being told to stop is a good end.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        Server(config).run(sockets=[listener])
+        Server(app, ready).run(sockets=[listener])
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,219 @@
+"""The two pages in a real browser: what a person does with them, what a screen reader gets, and that nothing leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Serving, serving
+
+import recur
+from recur.explain.explanation import explain
+from recur.predict.caption import Captioner
+
+sync_api = pytest.importorskip("playwright.sync_api")
+axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
+pytest.importorskip("fastapi")
+
+CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
+
+
+@pytest.fixture(scope="module")
+def captioner(tiny_bundle: Path) -> Captioner:
+    loaded: Captioner = recur.load(tiny_bundle, threads=1)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def service(captioner: Captioner) -> Iterator[Serving]:
+    with serving({"caption": captioner}) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        )
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Any]:
+    """Opens a page; at the end no script has failed, and nothing was asked of another place than the page's own."""
+    contexts, wrong = [], []
+
+    def open_page(address: str, viewport: dict[str, int], **options: Any) -> Any:
+        context = browser.new_context(viewport=viewport, locale="en", reduced_motion="reduce", **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
+        own = address.split("/", 3)[2]
+        page.on(
+            "request", lambda each: wrong.append(each.url) if own not in each.url[:40] and "://" in each.url else None
+        )
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+def violations(page: Any) -> list[str]:
+    found = axe_playwright.Axe().run(page).response["violations"]
+    return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
+
+
+def light(page: Any) -> str:
+    """What is painted over the picture, as a string that is the same only for the same light."""
+    return str(page.evaluate("document.querySelector('canvas.light').toDataURL()"))
+
+
+def sentence(page: Any, number: int = 0) -> str:
+    return " ".join(page.locator(".caption").nth(number).locator(".word:not(.ends)").all_inner_texts())
+
+
+def upload(page: Any, photo: Path) -> None:
+    page.locator("#file").set_input_files(photo)
+    page.locator(".tabs").wait_for()  # the last to come
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_a_picture_is_described_and_its_words_can_be_looked_into(
+    service: Serving, captioner: Captioner, photos: list[Path], opened: Any, viewport: dict[str, int]
+) -> None:
+    page = opened(f"http://127.0.0.1:{service.port}/", viewport, color_scheme="dark" if viewport is PHONE else "light")
+    # axe takes its time: one look at each thing, and the dark phone has the most to show.
+    assert viewport is PHONE or violations(page) == []
+    upload(page, photos[0])
+    for number, lang in enumerate(("en", "zh")):
+        (caption,) = captioner([photos[0]], lang=lang, n_best=5)
+        assert sentence(page, number) == " ".join(word.word for word in caption.words)
+    # With the keyboard: the light moves, and the panel tells of the word.
+    words = page.locator(".caption").first.locator(".word")
+    words.nth(0).focus()
+    page.keyboard.press("ArrowRight")
+    before = light(page)
+    assert words.nth(1).get_attribute("aria-pressed") == "true"
+    page.keyboard.press("ArrowLeft")
+    assert light(page) != before
+    assert page.locator(".panel b").inner_text() == words.nth(0).inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator(".panel").inner_text() == ""
+    # A runner-up continues the sentence, and there is a way back.
+    words.nth(0).click()
+    own = sentence(page)
+    other = page.locator("button.runner span").first.inner_text()
+    page.locator("button.runner").first.click()
+    page.locator(".back").wait_for()
+    assert sentence(page).split()[0] == other
+    assert sentence(page) != own
+    page.locator(".back").click()
+    assert sentence(page) == own
+    # The inside.
+    for tab, inside in (
+        ("The search", "svg.tree"),
+        ("Step by step", ".steps canvas.block"),
+        ("Units and gates", "canvas.units"),
+    ):
+        page.get_by_role("tab", name=tab).click()
+        assert page.locator(inside).first.is_visible()
+        assert viewport is DESK or violations(page) == []
+    page.get_by_label("Unit", exact=True).fill("3")
+    assert "Unit 3" in page.locator(".deep .told").inner_text()
+    page.get_by_role("tab", name="The search").click()
+    page.locator("svg.tree").focus()
+    told = page.locator(".deep .told").inner_text()
+    assert "the caption: score" in told
+    page.keyboard.press("ArrowLeft")
+    assert "kept" in page.locator(".deep .told").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_another_language_and_a_file_that_is_no_picture(
+    service: Serving, photos: list[Path], opened: Any, tmp_path: Path
+) -> None:
+    page = opened(f"http://127.0.0.1:{service.port}/", DESK)
+    upload(page, photos[1])
+    own = sentence(page)
+    page.locator("#language").click()
+    assert page.locator("#ask").inner_text() == "给它看一张图片"
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    assert "置信度" in page.locator(".facts").first.inner_text()
+    assert sentence(page) == own
+    (tmp_path / "notes.txt").write_text("These are words.")
+    page.locator("#language").click()
+    page.locator("#file").set_input_files(tmp_path / "notes.txt")
+    page.locator("#problem").wait_for()
+    assert "the file is text" in page.locator("#problem").inner_text()
+    assert violations(page) == []
+    page.locator("#file").set_input_files(photos[2])
+    page.locator("#problem").wait_for(state="hidden")
+
+
+def test_pasting_and_dropping(service: Serving, photos: list[Path], opened: Any) -> None:
+    page = opened(f"http://127.0.0.1:{service.port}/", DESK)
+    send = """async ([kind, bytes]) => {
+      const data = new DataTransfer();
+      data.items.add(new File([new Uint8Array(bytes)], "a.png", { type: "image/png" }));
+      const event = kind === "paste" ? new ClipboardEvent("paste", { clipboardData: data, bubbles: true })
+        : new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true });
+      document.body.dispatchEvent(event);
+    }"""
+    for kind, photo in (("paste", photos[0]), ("drop", photos[3])):
+        page.evaluate(send, [kind, list(photo.read_bytes())])
+        size = "100 × 80" if kind == "paste" else "130 × 80"
+        page.get_by_text(size).wait_for()
+
+
+def test_a_token_is_asked_for(captioner: Captioner, photos: list[Path], opened: Any) -> None:
+    with serving({"caption": captioner}, token="secret") as running:
+        page = opened(f"http://127.0.0.1:{running.port}/", PHONE)
+        page.get_by_label("Token").fill("secret")
+        page.get_by_role("button", name="Use it").click()
+        upload(page, photos[0])
+        assert sentence(page)
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_offline_page_needs_nothing(
+    captioner: Captioner, photos: list[Path], opened: Any, tmp_path: Path, viewport: dict[str, int]
+) -> None:
+    told = explain(captioner, photos[0])
+    page = opened(told.write(tmp_path / "page.html").as_uri(), viewport)
+    page.locator(".tabs").wait_for()
+    assert viewport is PHONE or violations(page) == []
+    data = told.data["sentences"][0]
+    words = page.locator(".caption").first.locator(".word")
+    assert sentence(page) == " ".join(word["word"] for word in data["words"])
+    words.nth(1).click()
+    other = page.locator("button.runner").first
+    name = other.locator("span").first.inner_text()
+    other.click()
+    expected = next(each for each in data["continuations"] if each["place"] == 1 and each["word"] == name)
+    assert sentence(page) == " ".join([data["words"][0]["word"], name, *(word["word"] for word in expected["words"])])
+    page.locator(".back").click()
+    assert sentence(page) == " ".join(word["word"] for word in data["words"])
+    page.get_by_role("button", name="中文").click()
+    assert page.get_by_role("tab", name="搜索过程").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+def test_without_script_the_sentences_are_there(
+    captioner: Captioner, photos: list[Path], opened: Any, tmp_path: Path
+) -> None:
+    told = explain(captioner, photos[0], detail=False)
+    page = opened(told.write(tmp_path / "page.html").as_uri(), PHONE, java_script_enabled=False)
+    assert page.locator("p.sentence").first.inner_text() == told.data["sentences"][0]["caption"]
+    assert page.locator("tbody th").first.inner_text() == told.data["sentences"][0]["words"][0]["word"]

@@ -1,0 +1,45 @@
+"""Requests made up from the service's own OpenAPI document: whatever comes, the answer is no 5xx."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from serving import serving
+
+import recur
+
+schemathesis = pytest.importorskip("schemathesis")
+pytest.importorskip("fastapi")
+
+
+def test_no_request_that_the_document_allows_or_nearly_allows_is_an_error_of_ours(tiny_bundle: Path) -> None:
+    tried: dict[str, int] = {}
+    with serving({"caption": recur.load(tiny_bundle, threads=1)}) as running:
+        schema = schemathesis.openapi.from_dict(running.app.openapi())
+        for found in schema.get_all_operations():
+            operation = found.ok()
+            # Without a body there is nothing to get wrong.
+            modes = (
+                [*schemathesis.GenerationMode] if operation.method == "post" else [schemathesis.GenerationMode.POSITIVE]
+            )
+            for mode in modes:
+
+                @given(case=operation.as_strategy(generation_mode=mode))
+                @settings(
+                    max_examples=10 if len(modes) > 1 else 2,
+                    derandomize=True,
+                    database=None,
+                    phases=[Phase.generate],
+                    suppress_health_check=[*HealthCheck],
+                )
+                def one(case: Any) -> None:
+                    answer = case.call(base_url=f"http://127.0.0.1:{running.port}", timeout=30)
+                    assert answer.status_code < 500, answer.text
+                    tried[case.path] = tried.get(case.path, 0) + 1
+
+                one()
+    assert {"/v1/caption", "/v1/explain/caption", "/healthz", "/metrics", "/v1/tasks"} <= set(tried)
+    assert min(tried["/v1/caption"], tried["/v1/explain/caption"]) >= 10
