@@ -21,7 +21,9 @@ from training import write_shapes, write_teacher, write_trunk  # noqa: E402
 import recur  # noqa: E402
 from recur.bundle import read_bundle  # noqa: E402
 from recur.errors import RecurError  # noqa: E402
+from recur.train import phases  # noqa: E402
 from recur.train.caption import plan, train_caption  # noqa: E402
+from recur.train.checkpoint import StopRequest  # noqa: E402
 
 WORDS = {"a", "there", "is", "red", "green", "blue", "square", "circle", "on", "the", "ground"}
 SMALL: dict[str, Any] = {"hidden": 24, "embedding": 16, "batch": 9, "min_count": 1, "epochs": 2}
@@ -54,10 +56,10 @@ def test_it_learns_and_the_bundle_captions(shapes: Path, trunk: Path, tmp_path: 
     options = {**SMALL, "hidden": 128, "embedding": 96, "epochs": 40, "batch": 3}
     train_caption(data=shapes, out=out, encoder=str(trunk), finetune_encoder=True, cider=2, **options)
     log = read_bundle(out).meta["training"]["log"]
-    phases = [entry["phase"] for entry in log]
-    assert list(dict.fromkeys(phases)) == ["decoder", "joint", "cider"]
+    names = [entry["phase"] for entry in log]
+    assert list(dict.fromkeys(names)) == ["decoder", "joint", "cider"]
     # A phase ends early when dev no longer improves, and when that is depends on the machine's rounding.
-    assert 5 <= phases.count("decoder") <= 10
+    assert 5 <= names.count("decoder") <= 10
     assert 5 <= phases.count("joint") <= 30
     assert phases.count("cider") == 2
     cross_entropy = [entry["loss"] for entry in log if entry["phase"] != "cider"]
@@ -174,6 +176,35 @@ def test_killed_and_resumed_gives_the_same_weights(shapes: Path, trunk: Path, tm
         assert not disturbed.exists()
     finish(start(shapes, trunk, disturbed, "resume"))
     assert_same(undisturbed, disturbed)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 12])
+def test_a_run_that_is_asked_to_stop_goes_on_where_it_was(
+    steps: int, shapes: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AfterSteps(StopRequest):
+        """Asked to stop within the first, a later or the last phase; before them it is looked at once."""
+
+        left = steps + 1
+
+        @property
+        def requested(self) -> bool:
+            self.left -= 1
+            return self.left < 0
+
+    options: dict[str, Any] = {
+        **SMALL, "encoder": str(trunk), "data": shapes, "finetune_encoder": True, "cider": 1, "quantize": False
+    }  # fmt: skip
+    undisturbed = train_caption(out=tmp_path / "one", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr("recur.train.caption.StopRequest", AfterSteps)
+        stopped = train_caption(out=tmp_path / "two", **options)
+        assert not stopped.exists()
+    seen: list[float] = []
+    step = phases._step
+    monkeypatch.setattr(phases, "_step", lambda *given: seen.append(step(*given)) or seen[-1])
+    assert_same(undisturbed, train_caption(out=tmp_path / "two", resume=True, **options))
+    assert len(seen) == 3 * 5 - steps  # three phases of one epoch each
 
 
 def test_another_run_in_the_same_place_is_refused(shapes: Path, trunk: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +201,7 @@ def train_phases(
     `sources` has "train" and "dev". A phase without a moving encoder uses features computed once at its start.
     """
     first_phase = first_epoch = 0
+    losses: list[float] = []  # of the steps of the epoch that is on its way
     saved = None
     if resume and has_checkpoint(run.checkpoint):
         saved = load_checkpoint(run.checkpoint)
@@ -212,9 +214,11 @@ def train_phases(
         run.log[:] = saved.extra["log"]
         run.reports.update(saved.extra["reports"])
         run.best_score = float(saved.extra["best_score"])
-        run.best = {"network": saved.models["best_network"]}
-        if encoder is not None:
-            run.best["encoder"] = saved.models["best_encoder"]
+        losses = [float(loss) for loss in saved.extra.get("losses", ())]
+        if "best_network" in saved.models:
+            run.best = {"network": saved.models["best_network"]}
+            if encoder is not None:
+                run.best["encoder"] = saved.models["best_encoder"]
 
     for number, phase in enumerate(phases):
         if number < first_phase:
@@ -231,14 +235,17 @@ def train_phases(
         run.team.align([*run.network.state_dict().values(), *(encoder.state_dict().values() if encoder else ())])
         optimizer = make_optimizer(run.network, encoder if moving else None)
         start = first_epoch if number == first_phase else 0
-        if saved is not None and number == first_phase and saved.optimizer is not None and start:
+        if saved is not None and number == first_phase and saved.optimizer is not None and (start or losses):
             optimizer.load_state_dict(saved.optimizer)
         for epoch in range(start, phase.epochs):
             if _stale(run.log, phase.kind):
                 break
-            loss = _epoch(run, phase, number, epoch, train_source, optimizer, stop)
-            if loss is None:
+            if not _epoch(run, phase, number, epoch, train_source, optimizer, stop, losses):
+                if run.team.leads:
+                    _save(run, optimizer, encoder, number, epoch, losses)
                 return False
+            loss = float(np.mean(losses))
+            losses = []
             scores = run.team.told(partial(dev_scores, run, dev_source))
             mean = float(np.mean([scores[lang] for lang in run.vocabulary.languages if lang in scores] or [0.0]))
             run.log.append({"phase": phase.kind, "epoch": epoch + 1, "loss": loss, "mean": mean, **scores})
@@ -267,17 +274,19 @@ def _epoch(
     source: FeatureSource,
     optimizer: torch.optim.Optimizer,
     stop: StopRequest,
-) -> float | None:
-    """One pass over the training pictures; the mean loss, or None when asked to stop."""
-    losses: list[float] = []
+    losses: list[float],
+) -> bool:
+    """One pass over the training pictures, adding the loss of each step to `losses`; those that are there already are
+    of steps that were done before. False when asked to stop.
+    """
     steps = math.ceil(len(run.train) / run.pictures_per_step)
     key = 1000 * number + epoch  # no two epochs of a run share it
     run.network.train(phase.kind != "cider")
     silent = None if run.team.leads else io.StringIO()
     with Progress(total=steps, label=f"{phase.kind} {epoch + 1}/{phase.epochs}", stream=silent) as progress:
-        for step, rows in enumerate(step_rows(run, key)):
+        for step, rows in islice(enumerate(step_rows(run, key)), len(losses), None):
             if run.team.any(stop.requested):
-                return None
+                return False
             torch.manual_seed(run.seed * 1_000_003 + key * 10_007 + step)
             rng = step_generator(seed=run.seed, epoch=key, step=step)
             done = epoch * steps + step
@@ -288,7 +297,7 @@ def _epoch(
                 group["lr"] = rate_at(done, phase.epochs * steps, highest)
             losses.append(_step(run, phase, source, rows, rng, optimizer))
             progress.update(step + 1, f"loss {losses[-1]:.3f}")
-    return float(np.mean(losses))
+    return True
 
 
 def _stale(log: Sequence[Mapping[str, Any]], kind: str) -> bool:
@@ -353,7 +362,15 @@ def load_best(run: Run, encoder: nn.Module | None) -> None:
             encoder.load_state_dict(run.best["encoder"])
 
 
-def _save(run: Run, optimizer: torch.optim.Optimizer, encoder: nn.Module | None, phase: int, epoch: int) -> None:
+def _save(
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    encoder: nn.Module | None,
+    phase: int,
+    epoch: int,
+    losses: Sequence[float] = (),
+) -> None:
+    """Everything to go on from: `epoch` epochs of `phase` are done, and as many steps of the next as `losses` has."""
     models: dict[str, Any] = {"network": run.network.state_dict()}
     if run.best is not None:
         models["best_network"] = run.best["network"]
@@ -367,5 +384,11 @@ def _save(run: Run, optimizer: torch.optim.Optimizer, encoder: nn.Module | None,
         optimizer=optimizer.state_dict(),
         counters={"phase": phase, "epoch": epoch},
         rng=random_state(),
-        extra={"settings": run.settings, "log": run.log, "reports": run.reports, "best_score": run.best_score},
+        extra={
+            "settings": run.settings,
+            "log": run.log,
+            "reports": run.reports,
+            "best_score": run.best_score,
+            "losses": list(losses),
+        },
     )
