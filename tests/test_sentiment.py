@@ -432,6 +432,11 @@ def test_training_wants_two_labels(tmp_path: Path, capsys: pytest.CaptureFixture
         path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
         assert main(["train", "sentiment", "--data", str(path), "--out", str(tmp_path / "b")]) == 2
         assert message in capsys.readouterr().err
+    path.write_text('{"text": "...", "label": "a"}\n{"text": "—", "label": "b"}\n' * 20, encoding="utf-8")
+    (tmp_path / "train.jsonl").write_bytes(path.read_bytes())
+    (tmp_path / "dev.jsonl").write_bytes(path.read_bytes())
+    assert main(["train", "sentiment", "--data", str(tmp_path / "train.jsonl"), "--out", str(tmp_path / "b")]) == 2
+    assert "no text has a word in it" in capsys.readouterr().err
     train, dev = tmp_path / "train.tsv", tmp_path / "dev.tsv"
     train.write_text("one text\t0\nanother\t1\n", encoding="utf-8")
     dev.write_text("a third one, of a kind not seen before\t2\n", encoding="utf-8")

@@ -15,7 +15,9 @@ from torch import Tensor
 from recur.data.labelled import Labelled
 from recur.data.sentiment import WINDOW, language_of, ngrams, tokens
 from recur.data.text import UNK, Vocabulary
+from recur.errors import RecurError
 
+WORDLESS = "no text has a word in it; expected some in what is learned from and in what is held out; give others"
 MIN_COUNT = 5
 MAX_WORDS = 30_000
 STEP_TOKENS = 8_000
@@ -55,8 +57,10 @@ def cut(parts: Sequence[Labelled]) -> list[list[list[str]]]:
 
 
 def languages_of(read: Sequence[Sequence[Sequence[str]]]) -> tuple[str, ...]:
-    """The languages of cut texts, the one with most texts first."""
+    """The languages of cut texts, the one with most texts first. Errors: RecurError when there is none."""
     counts = Counter(language_of(text) for part in read for text in part if text)
+    if not counts:
+        raise RecurError(WORDLESS)
     return tuple(lang for lang, _ in counts.most_common())
 
 
@@ -75,7 +79,10 @@ def build_vocabulary(read: Sequence[Sequence[Sequence[str]]], languages: Sequenc
 def encode(
     parts: Sequence[Labelled], read: Sequence[Sequence[Sequence[str]]], vocabulary: Vocabulary, second: str
 ) -> Corpus:
-    """All texts that have a token, `read` by `cut`; `second` is the label that counts as true."""
+    """All texts that have a token, `read` by `cut`; `second` is the label that counts as true.
+
+    Errors: RecurError when there is none.
+    """
     ids = {word: number for number, word in enumerate(vocabulary.tokens)}
     words: list[NDArray[np.int32]] = []
     rows: list[NDArray[np.int64]] = []
@@ -90,6 +97,8 @@ def encode(
                 languages.append(language_of(found))
                 good.append(label == second)
                 source.append(number)
+    if not words:
+        raise RecurError(WORDLESS)
     ends = np.cumsum([len(text) for text in words])
     return Corpus(
         np.concatenate(words), ends, rows, np.array(languages), np.array(good, bool), np.array(source, np.int64)

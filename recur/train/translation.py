@@ -44,7 +44,7 @@ from recur.train.checkpoint import (
 RATE = 2e-3
 CLIP = 1.0
 SMOOTHING = 0.1
-STEP_PIECES = 2_000  # of the longer side, that a step reads
+STEP_PIECES = 1_300  # of the longer side, that a step reads
 POOL = 4_096  # pairs that are sorted by length together
 LONGEST = 80  # pieces; longer pairs are not learned from
 AVERAGE = 0.998  # of the weights, from step to step
