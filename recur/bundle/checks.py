@@ -50,7 +50,7 @@ def _check_caption(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], c
         raise _refusal(f"{META} has no 'encoder' with a 'size' and 'channels'")
     if not 1 <= encoder["size"] <= 4096 or encoder["channels"] < 1:
         raise _refusal(f"{META} has an encoder for {encoder['size']} pixels; expected 1 to 4096")
-    for key in ("input", "output"):
+    for key in ("input", "output", "regions"):
         if not isinstance(encoder.get(key, ""), str):
             raise _refusal(f"{META} has an encoder with {key} {encoder[key]!r}; expected a name")
     for key, low in (("mean", -MAX_PIXEL), ("std", 1 / MAX_PIXEL)):

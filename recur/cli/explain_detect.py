@@ -84,6 +84,6 @@ def explain_detect(
         ),
     }
     for name, image in drawn.items():
-        write_atomically(out / f"{name}.png", png_bytes(image.quantize(128, dither=0)))
+        write_atomically(out / f"{name}.png", png_bytes(image.quantize(128, dither=Image.Dither.NONE)))
         print(out / f"{name}.png")
     return 0

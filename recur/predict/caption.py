@@ -29,12 +29,14 @@ from recur.engine.search import Hypothesis
 from recur.engine.vision import Encoder, processors
 from recur.errors import InputError, RecurError
 from recur.predict.detect import MIN_SCORE, OUTPUTS, Detected, Detector, check_scores
-from recur.predict.grounding import tie
+from recur.predict.grounding import covered, tie
 from recur.predict.pictures import Group, groups, is_picture, picture_name
 from recur.predict.voice import Voice, make_voice
 
-_Looked: TypeAlias = tuple[Array, list[tuple[Array, Array]] | None]  # features [B, R, F], a head's answers
+# features [B, R, F], a head's answers picture by picture, and the boxes [B, R, 4] of regions that are no grid
+_Looked: TypeAlias = tuple[Array, list[tuple[Array, Array]] | None, Array | None]
 
+GRID = 14  # cells a side that attention to boxes is shown on
 REGION_THRESHOLD = 0.5  # a cell belongs to a word's region from this share of the strongest cell's attention on
 
 
@@ -135,6 +137,7 @@ class Captioner:
         self.languages: tuple[str, ...] = tuple(bundle.meta["languages"])
         meta = bundle.meta["encoder"]
         self.size = int(meta["size"])
+        self._regions: str | None = meta.get("regions")  # the output with the boxes of regions that are no grid
         self.encoder = Encoder(
             bundle.encoder,
             input=meta.get("input", "pixels"),
@@ -319,15 +322,17 @@ class Captioner:
         squares = [item.pixels for _, item in group if not isinstance(item, InputError)]
         if not squares:
             return None
-        if settings.detector is None:
-            return self.encoder(np.stack(squares)), None
         pixels, detector = np.stack(squares), settings.detector
-        both = self._pair(detector)
-        if both is None:
-            return self.encoder(pixels), detector.look(pixels)
+        both = None if detector is None else self._pair(detector)
+        if detector is None or both is None:
+            answers = None if detector is None else detector.look(pixels)
+            if self._regions is None:
+                return self.encoder(pixels), answers, None
+            features, (regions,) = self.encoder.both(pixels, [self._regions])
+            return features, answers, regions
         features, (scores, boxes) = both.both(pixels, OUTPUTS)
         self.encoder.grid = both.grid
-        return features, detector.checked(scores, boxes)
+        return features, detector.checked(scores, boxes), None
 
     def _pair(self, detector: Detector) -> Encoder | None:
         """One graph with the features and the detector's answers; None where that looks with a trunk of its own."""
@@ -346,7 +351,7 @@ class Captioner:
         self, group: Group, looked: _Looked | None, settings: _Settings
     ) -> Generator[tuple[Caption, ...] | InputError, None, None]:
         """Captions of a group in all languages, failures in their places."""
-        features, answers = (None, None) if looked is None else looked
+        features, answers, regions = (None, None, None) if looked is None else looked
         found = (
             voice.search_with_runner_up(features, settings.width(voice), settings.n_best)
             for voice in settings.voices
@@ -354,15 +359,16 @@ class Captioner:
         )
         rows = zip(*found, strict=True)
         seen = iter(answers or ())
+        boxes = iter(() if regions is None else regions)
         for source, item in group:
             if isinstance(item, InputError):
                 yield item
             else:
-                objects = None
+                objects, places = None, next(boxes, None)
                 if answers is not None and settings.detector is not None:
                     objects = settings.detector.objects(*next(seen), item, min_score=settings.min_score)
                 yield tuple(
-                    self._caption(hypotheses, item, picture_name(source), voice, settings, objects)
+                    self._caption(hypotheses, item, picture_name(source), voice, settings, objects, places)
                     for hypotheses, voice in zip(next(rows), settings.voices, strict=True)
                 )
 
@@ -374,6 +380,7 @@ class Captioner:
         voice: Voice,
         settings: _Settings,
         objects: tuple[Detected, ...] | None,
+        boxes: Array | None,
     ) -> Caption:
         best = hypotheses[0]
         confidence = voice.confidence(hypotheses)
@@ -388,7 +395,9 @@ class Captioner:
             language=voice.language,
             confidence=confidence,
             log_prob=best.log_prob,
-            words=self._words(best, square, voice, objects, settings.detector) if sure and settings.words else (),
+            words=self._words(best, square, voice, objects, settings.detector, boxes)
+            if sure and settings.words
+            else (),
             n_best=texts if sure else (),
             model=self.name,
             width=square.width,
@@ -404,12 +413,19 @@ class Captioner:
         voice: Voice,
         objects: tuple[Detected, ...] | None,
         detector: Detector | None,
+        boxes: Array | None,
     ) -> tuple[Word, ...]:
         grids: Sequence[Array | None] = [None] * len(best.tokens)
         regions: Sequence[tuple[int, int, int, int] | None] = [None] * len(best.tokens)
         if best.attention is not None and len(best.tokens):
-            stacked = best.attention.reshape(len(best.tokens), *self.encoder.grid)
-            grids, regions = list(stacked), attended_regions(stacked, square.width, square.height)
+            if boxes is None:
+                stacked = best.attention.reshape(len(best.tokens), *self.encoder.grid)
+                regions = attended_regions(stacked, square.width, square.height)
+            else:
+                stacked = spread(best.attention, boxes)
+                scale = np.array([square.width, square.height] * 2)
+                regions = [_whole(box) for box in boxes[best.attention.argmax(1)].clip(0, 1) * scale]
+            grids = list(stacked)
         places: Sequence[int | None] = [None] * len(best.tokens)
         if objects is not None and detector is not None:
             texts = [voice.words[token] for token in best.tokens]
@@ -480,6 +496,16 @@ class _Settings:
 def _whole(box: Sequence[float]) -> tuple[int, int, int, int]:
     x0, y0, x1, y1 = (round(side) for side in box)
     return x0, y0, x1, y1
+
+
+def spread(attention: Array, boxes: Array) -> Array:
+    """Attention [T, R] to regions with boxes [R, 4] (shares of the picture) as attention to the cells of a grid."""
+    across, down = (
+        np.stack([covered(box[low] * GRID, box[low + 2] * GRID, GRID) for box in boxes.clip(0, 1)]) for low in (0, 1)
+    )
+    shares = down[:, :, None] * across[:, None, :]
+    shares /= np.maximum(shares.sum((1, 2), keepdims=True), 1e-9)
+    return np.asarray(np.tensordot(attention, shares, 1), np.float32)
 
 
 def attended_regions(attention: Array, width: int, height: int) -> list[tuple[int, int, int, int]]:

@@ -46,12 +46,12 @@ def attention_inside(grid: Array, box: Sequence[float], width: int, height: int)
     """The share of the attention [gy, gx] that lies in a box of a picture of that size; cells count in part."""
     rows, columns = grid.shape
     x0, y0, x1, y1 = box
-    across = _covered(x0 / width * columns, x1 / width * columns, columns)
-    down = _covered(y0 / height * rows, y1 / height * rows, rows)
+    across = covered(x0 / width * columns, x1 / width * columns, columns)
+    down = covered(y0 / height * rows, y1 / height * rows, rows)
     return float(down @ grid @ across)
 
 
-def _covered(start: float, stop: float, count: int) -> Array:
+def covered(start: float, stop: float, count: int) -> Array:
     """How much of each of `count` cells of length 1 lies between `start` and `stop`."""
     edges = np.arange(count, dtype=np.float32)
     return np.asarray((np.minimum(edges + 1, stop) - np.maximum(edges, start)).clip(0, 1), np.float32)

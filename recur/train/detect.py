@@ -25,6 +25,7 @@ from recur.bundle import check_target
 from recur.data.boxes import BoxData, BoxedPicture, read_boxes
 from recur.errors import RecurError
 from recur.nn.detection import DetectionHead, detection_loss, grid_of, total_loss
+from recur.nn.queries import HuggingFaceRegions
 from recur.train.checkpoint import (
     Progress,
     StopRequest,
@@ -38,9 +39,12 @@ from recur.train.checkpoint import (
     save_checkpoint,
     step_generator,
 )
+from recur.train.encoders import open_encoder, trunk_of
+from recur.train.finish_detect import finish_detector, head_of, read_nouns
 from recur.train.heads import open_trunk
 from recur.train.precision import autocast
 from recur.train.pyramid import Pyramids, cache_pyramids, in_view
+from recur.train.query_head import train_on_queries
 
 RATE, DECAY = 2e-3, 0.05
 WARM = 200  # steps
@@ -138,8 +142,6 @@ def train_detect(
     `share_trunk`: the bundle holds the head alone, for the captioner that comes with recur. `init`: start from the head
     of this detector. Raises RecurError for data, encoders and checkpoints that cannot be used.
     """
-    from recur.train.finish_detect import finish_detector, read_nouns
-
     check_target(out)
     torch.manual_seed(seed)
     work = out.with_name(out.name + ".work")
@@ -157,38 +159,17 @@ def train_detect(
             f"--alike: {', '.join(odd)} is no class of {data}; expected some of {', '.join(found.classes)}"
         )
     words = read_nouns(nouns, found.classes, data)
-    with StopRequest(seconds=seconds) as stop:
-        trunk = open_trunk(encoder, pictures=[picture.path for picture in train], share=share_trunk)
-        with Progress(total=len(train), label="maps") as progress:
-            pyramids = cache_pyramids(
-                trunk.encoded,
-                [picture.path for picture in train],
-                work / "maps",
-                size=trunk.size,
-                views=views,
-                seed=seed,
-                progress=progress,
-                stop=stop,
-            )
-        for problem in pyramids.problems:
-            print(f"warning: {problem}", file=sys.stderr)
-        if not pyramids.complete:
-            return _stopped(stop, work, out)
-        settings: dict[str, Any] = {
-            "data": boxes_hash(found),
-            "encoder": encoder,
-            "init": None if init is None else Path(init).name,
-            "alike": list(alike),
-            "epochs": epochs,
-            "batch": batch,
-            "views": views,
-            "seed": seed,
-        }
-        run = _begin(pyramids, train, len(found.classes), settings, init=init)
-        if not _course(run, work / "checkpoint", settings, stop=stop, resume=resume):
-            return _stopped(stop, work, out)
-    run.head.load_state_dict(run.average)
-    meta = {
+    settings: dict[str, Any] = {
+        "data": boxes_hash(found),
+        "encoder": encoder,
+        "init": None if init is None else Path(init).name,
+        "alike": list(alike),
+        "epochs": epochs,
+        "batch": batch,
+        "views": views,
+        "seed": seed,
+    }
+    meta: dict[str, Any] = {
         "task": "detect",
         "name": out.stem,
         "classes": list(found.classes),
@@ -200,16 +181,46 @@ def train_detect(
             "command": shlex.join(["recur", *sys.argv[1:]]),
             "pictures": len(train),
             "boxes": sum(len(picture.boxes) for picture in train),
-            "log": run.log,
         },
     }
+    truth = [truth_of(picture, len(found.classes)) for picture in train]
+    with StopRequest(seconds=seconds) as stop:
+        if trunk_of(encoder)[0] is None:  # a Hugging Face model
+            eye = open_encoder(encoder)
+            if not isinstance(eye.module, HuggingFaceRegions):
+                raise RecurError(f"{encoder}: finds no objects; name a detector (DETR, RT-DETR, D-FINE), or a trunk")
+            if train_on_queries(out, eye, meta, words, truth, train=train, dev=dev, stop=stop):
+                return out
+            return _stopped(stop, work, out)
+        paths = [picture.path for picture in train]
+        trunk = open_trunk(encoder, pictures=paths, share=share_trunk)
+        with Progress(total=len(train), label="maps") as progress:
+            pyramids = cache_pyramids(
+                trunk.encoded,
+                paths,
+                work / "maps",
+                size=trunk.size,
+                views=views,
+                seed=seed,
+                progress=progress,
+                stop=stop,
+            )
+        for problem in pyramids.problems:
+            print(f"warning: {problem}", file=sys.stderr)
+        if not pyramids.complete:
+            return _stopped(stop, work, out)
+        run = _begin(pyramids, truth, len(found.classes), settings, init=init)
+        if not _course(run, work / "checkpoint", settings, stop=stop, resume=resume):
+            return _stopped(stop, work, out)
+    run.head.load_state_dict(run.average)
+    meta["training"]["log"] = run.log
     finish_detector(out, run.head, trunk, meta, words, train=train, dev=dev)
     return out
 
 
 def _begin(
     pyramids: Pyramids,
-    train: Sequence[BoxedPicture],
+    truth: list[tuple[NDArray[np.float64], NDArray[np.float32]]],
     classes: int,
     settings: dict[str, Any],
     *,
@@ -217,8 +228,6 @@ def _begin(
 ) -> Run:
     head = DetectionHead(pyramids.channels, classes)
     if init is not None:
-        from recur.train.finish_detect import head_of
-
         head.load_state_dict(head_of(init, head).state_dict())
     head.train()
     decay = [p for p in head.parameters() if p.ndim > 1]
@@ -229,7 +238,6 @@ def _begin(
         betas=(0.9, 0.99),
         fused=True,
     )
-    truth = [truth_of(picture, classes) for picture in train]
     run = Run(
         head.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         copy_state(head.state_dict()),

@@ -35,11 +35,13 @@ from recur.files import write_atomically
 from recur.hub import models, whole_encoder
 from recur.nn.export import export_trunk, import_trunk
 from recur.nn.export_heads import without_heads
+from recur.nn.queries import HuggingFaceRegions
 from recur.nn.vision import Trunk
 from recur.train.checkpoint import Progress, StopRequest
 from recur.train.graph import INPUT, OUTPUT, conform, first_line, load_graph, load_session, picture_side, token_grid
 
 DEFAULT_SIZE = 224
+REGIONS = "regions"  # the output with the boxes of what `features` are of, where they are no grid
 # Used when a Hugging Face model comes without preprocessor_config.json: mean and deviation of ImageNet's pixels.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOLERANCE = 1e-2  # of the largest feature; further apart than this, two ways to compute the same thing are not the same
@@ -109,6 +111,7 @@ class FeatureEncoder:
             "std": [1.0, 1.0, 1.0],
             "grid": list(self.grid),
             "channels": self.channels,
+            **({"regions": REGIONS} if isinstance(self.module, HuggingFaceRegions) else {}),
         }
 
     def features(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -125,7 +128,9 @@ class FeatureEncoder:
         if isinstance(self.module, Trunk):
             return export_trunk(self.module)
         if self.module is not None:
-            return _export_module(self.module, size=self.size, name=self.name)
+            outputs = (OUTPUT, REGIONS) if isinstance(self.module, HuggingFaceRegions) else (OUTPUT,)
+            module = self.module.both() if isinstance(self.module, HuggingFaceRegions) else self.module
+            return export_module(module, size=self.size, name=self.name, outputs=outputs)
         assert self._encoded is not None
         return self._encoded
 
@@ -278,7 +283,10 @@ def _open_hugging_face(spec: str, *, size: int | None) -> FeatureEncoder:
         ) from error
     with _quiet(transformers):
         try:
-            model, report = transformers.AutoModel.from_pretrained(spec, dtype=torch.float32, output_loading_info=True)
+            kinds = transformers.AutoConfig.from_pretrained(spec).architectures or ()
+            detects = any(kind.endswith("ForObjectDetection") for kind in kinds)
+            auto = transformers.AutoModelForObjectDetection if detects else transformers.AutoModel
+            model, report = auto.from_pretrained(spec, dtype=torch.float32, output_loading_info=True)
         except Exception as error:  # OSError, ValueError, and whatever the hub client or a weight file throws
             raise RecurError(
                 f"{spec}: not a file, not a bundle, and as a Hugging Face model it cannot be loaded "
@@ -302,13 +310,14 @@ def _open_hugging_face(spec: str, *, size: int | None) -> FeatureEncoder:
     size = size or _side(processor.get("crop_size")) or _side(processor.get("size")) or native or DEFAULT_SIZE
     rescale = float(processor.get("rescale_factor", 1 / 255)) if processor.get("do_rescale", True) else 1.0
     normalise = processor.get("do_normalize", True)
-    module = HuggingFaceGrid(
-        vision,
-        scale=rescale,
-        mean=processor.get("image_mean") or IMAGENET_MEAN if normalise else (0.0, 0.0, 0.0),
-        std=processor.get("image_std") or IMAGENET_STD if normalise else (1.0, 1.0, 1.0),
-        resize_positions=native is not None and size != native and "interpolate_pos_encoding" in parameters,
-    )
+    mean = processor.get("image_mean") or IMAGENET_MEAN if normalise else (0.0, 0.0, 0.0)
+    std = processor.get("image_std") or IMAGENET_STD if normalise else (1.0, 1.0, 1.0)
+    module: nn.Module
+    if detects:
+        module = HuggingFaceRegions(model, scale=rescale, mean=mean, std=std)
+    else:
+        resize = native is not None and size != native and "interpolate_pos_encoding" in parameters
+        module = HuggingFaceGrid(vision, scale=rescale, mean=mean, std=std, resize_positions=resize)
     return FeatureEncoder(name=spec, size=size, encoded=None, module=module.eval())
 
 
@@ -336,8 +345,11 @@ def _quiet(transformers: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _export_module(module: nn.Module, *, size: int, name: str) -> bytes:
-    """A torch module as ONNX, checked against the module on other pictures and another batch size."""
+def export_module(module: nn.Module, *, size: int, name: str, outputs: Sequence[str] = (OUTPUT,)) -> bytes:
+    """A torch module as ONNX, checked against the module on other pictures and another batch size.
+
+    The module gives one tensor, or a tuple of as many as `outputs` names.
+    """
     training, device = module.training, next(module.parameters()).device
     module = module.eval().cpu()
     reasons = []
@@ -345,17 +357,19 @@ def _export_module(module: nn.Module, *, size: int, name: str) -> bytes:
         generator = torch.Generator().manual_seed(1)
         example, other = (torch.rand((b, 3, size, size), generator=generator) * 255 for b in (2, 3))
         with torch.no_grad():
-            expected = module(other).numpy()
+            found = module(other)
+            expected = [each.numpy() for each in (found if isinstance(found, tuple) else (found,))]
         for exporter in (_export_traced, _export_dynamo):
             try:
                 with warnings.catch_warnings(), torch.no_grad():
                     warnings.simplefilter("ignore")
-                    encoded = exporter(module, example)
-                got = load_session(encoded, name=name).run([OUTPUT], {INPUT: other.numpy()})[0]
+                    encoded = exporter(module, example, outputs)
+                got = load_session(encoded, name=name).run(list(outputs), {INPUT: other.numpy()})
             except Exception as error:  # each exporter has its own errors; the next one may do it
                 reasons.append(first_line(error))
                 continue
-            if got.shape == expected.shape and _distance(got, expected) <= TOLERANCE:
+            pairs = list(zip(got, expected, strict=True))
+            if all(one.shape == two.shape and _distance(one, two) <= TOLERANCE for one, two in pairs):
                 return encoded
             reasons.append("the exported graph computes something else")
     finally:
@@ -365,19 +379,19 @@ def _export_module(module: nn.Module, *, size: int, name: str) -> bytes:
     )
 
 
-def _export_traced(module: nn.Module, example: Tensor) -> bytes:
+def _export_traced(module: nn.Module, example: Tensor, outputs: Sequence[str]) -> bytes:
     """The older exporter: smaller graphs, in a tenth of the time, and nothing but `onnx` to install."""
     file: Any = io.BytesIO()  # not in the signature, but written to
-    axes = {INPUT: {0: "B"}, OUTPUT: {0: "B"}}
+    axes = {name: {0: "B"} for name in (INPUT, *outputs)}
     options: dict[str, Any] = {"dynamo": False, "opset_version": 17, "dynamic_axes": axes}
-    torch.onnx.export(module, (example,), file, input_names=[INPUT], output_names=[OUTPUT], **options)
+    torch.onnx.export(module, (example,), file, input_names=[INPUT], output_names=list(outputs), **options)
     return cast(bytes, file.getvalue())
 
 
-def _export_dynamo(module: nn.Module, example: Tensor) -> bytes:
+def _export_dynamo(module: nn.Module, example: Tensor, outputs: Sequence[str]) -> bytes:
     """The newer exporter, for operators that the older one lacks. It needs `onnxscript`."""
     options: dict[str, Any] = {"dynamo": True, "verbose": False, "dynamic_shapes": ({0: torch.export.Dim("B")},)}
-    program = torch.onnx.export(module, (example,), input_names=[INPUT], output_names=[OUTPUT], **options)
+    program = torch.onnx.export(module, (example,), input_names=[INPUT], output_names=list(outputs), **options)
     assert program is not None
     encoded: bytes = program.model_proto.SerializeToString()
     return encoded
