@@ -322,7 +322,7 @@ def test_damaged_foreign_newer_and_missing_indexes(index: Path, model: Captioner
     db = sqlite3.connect(index)
     db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(LibraryError, match="index format 99, expected 1; upgrade recur"):
+    with pytest.raises(LibraryError, match="index format 99, expected 2; upgrade recur"):
         Index(index)
 
 

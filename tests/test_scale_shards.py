@@ -342,6 +342,29 @@ def test_a_scan_described_by_workers_is_the_same(tiny_bundle: Path, tmp_path: Pa
     assert logical(tmp_path / "x.sqlite") == logical(tmp_path / "alone.sqlite")
 
 
+class Clumsy:
+    """An engine that loses the draft of the first shard."""
+
+    def map(self, make: Any, items: Any, *, ordered: bool) -> Iterator[tuple[Shard, Any]]:
+        work = make()
+        for number, shard in enumerate(items):
+            draft = work(shard)
+            if not number:
+                Path(work.folder.path(draft.file)).unlink()
+            yield shard, draft
+
+
+def test_a_commit_that_fails_is_one_shard(tiny_bundle: Path, folder: Path, tmp_path: Path) -> None:
+    job = Job(Folder(str(tmp_path / "o")), {"format": 1}, "jsonl")
+    job.plan([str(folder)], 4)
+    told: list[Told] = []
+    make_shards = tasks.maker(str(tiny_bundle), {"languages": None}, str(tmp_path / "o"), "jsonl", 1)
+    outcome = job.run(Clumsy(), make_shards, told.append)
+    assert (outcome.done, outcome.broken) == (2, 1)
+    assert "No such file" in (told[0].problem or "")
+    assert job.run(Local(), make_shards).done == 1
+
+
 def test_an_interrupted_run_leaves_a_manifest(tiny_bundle: Path, folder: Path, tmp_path: Path) -> None:
     job = Job(Folder(str(tmp_path / "o")), {"format": 1}, "jsonl")
     assert job.plan([str(folder)], 4) == []

@@ -7,6 +7,7 @@ answer is a `StorageError`: whoever asked did not find out, and should ask again
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,17 +81,32 @@ def opened(url: str) -> Iterator[IO[bytes]]:
 
 
 def write(url: str, content: bytes) -> None:
-    """Put a file in its place. Object stores show it whole or not at all; for others, write and then `move`."""
+    """Put a file in the place of what has its name, in one step."""
     with _asking(url) as (system, path):
-        if not _FOLDERS.isdisjoint([system.protocol] if isinstance(system.protocol, str) else system.protocol):
-            system.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        system.pipe_file(path, content)
+        if not _has_folders(system):  # a store of objects shows them whole or not at all
+            system.pipe_file(path, content)
+            return
+        folder, _, name = path.rpartition("/")
+        system.makedirs(folder, exist_ok=True)
+        draft = f"{folder}/.{name}.{secrets.token_hex(8)}"
+        system.pipe_file(draft, content)
+        system.mv(draft, path)
 
 
 def move(source: str, target: str) -> None:
-    """Give a file another name in the same store, in the place of what had it."""
+    """Give a file another name in the same store, in the place of what has that."""
     with _asking(target) as (system, path):
-        system.mv(system._strip_protocol(source), path)
+        before = system._strip_protocol(source)
+        if _has_folders(system):
+            system.mv(before, path)
+        else:  # as `mv` does it, without asking first whether these are folders: each question takes its time
+            system.cp_file(before, path)
+            system.rm_file(before)
+
+
+def _has_folders(system: Any) -> bool:
+    protocols = [system.protocol] if isinstance(system.protocol, str) else system.protocol
+    return not _FOLDERS.isdisjoint(protocols)
 
 
 def remove(url: str) -> None:

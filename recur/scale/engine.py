@@ -106,7 +106,8 @@ class Ray:
                 configure_logging=False,
                 **options,
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray raises plain ones, too, when its processes do not come up in time
+            ray.shutdown()
             where = "on this machine" if address is None else f"at {address}"
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RecurError(f"no Ray cluster {where} ({reason}); check --address, or start one: ray start") from None

@@ -15,7 +15,7 @@ from recur.files import write_atomically
 
 
 class Folder:
-    """A folder by its path or URL. Names of files in it are relative, with `/`. Errors: OSError, StorageError."""
+    """A folder by its path or URL. Names of files in it are relative, with `/`. Errors: OSError, RecurError."""
 
     def __init__(self, place: str) -> None:
         self.place = place.rstrip("/") if storage.is_url(place) else os.path.abspath(place)
@@ -48,12 +48,10 @@ class Folder:
 
     def write(self, name: str, content: bytes) -> None:
         """Put a file in the place of what had its name, in one step."""
-        if not self.remote:
+        if self.remote:
+            storage.write(self.path(name), content)
+        else:
             write_atomically(self.path(name), content)
-            return
-        draft = self.draft(name)
-        storage.write(self.path(draft), content)
-        self.move(draft, name)
 
     def draft(self, name: str) -> str:
         """A name that nobody else uses, for a file that is to become `name`."""
@@ -75,7 +73,7 @@ class Folder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep a second driver out. A store has nothing to hold on to: there two do the same work twice, once each."""
+        """Keep a second driver out. A store has nothing to hold on to: there it is not noticed."""
         if self.remote:
             yield
             return

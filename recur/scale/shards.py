@@ -103,13 +103,11 @@ class Job:
         missing = [shard for shard in self.shards if shard.name not in self.entries]
         try:
             for shard, result in engine.map(make, missing, ordered=False) if missing else ():
-                if isinstance(result, Draft):
-                    tell(Told(shard.name, self._commit(shard, result), result.errors))
-                    outcome.done += 1
-                else:
-                    reason = result.reason if isinstance(result, Broken | Lost) else ""
+                reason = self._settle(shard, result, tell)
+                outcome.done += not reason
+                outcome.broken += bool(reason)
+                if reason:
                     tell(Told(shard.name, problem=reason))
-                    outcome.broken += 1
         finally:
             self._write_manifest()
         for name in self.folder.names(DRAFTS):
@@ -150,6 +148,17 @@ class Job:
             if name in planned and name not in found:
                 found |= {entry["shard"]: entry for entry in _lines(self.folder.read(f"{COMMITS}/{file}"))}
         self.entries = {name: entry for name, entry in found.items() if files.get(entry["file"]) == entry["bytes"]}
+
+    def _settle(self, shard: Shard, result: Draft | Broken | Lost, tell: Callable[[Told], None]) -> str:
+        """Commit a draft and tell of it; why the shard is not done, empty when it is."""
+        if not isinstance(result, Draft):
+            return result.reason
+        try:
+            entry = self._commit(shard, result)
+        except (RecurError, OSError) as error:  # the disk is full, the store does not answer: others may go better
+            return str(error)
+        tell(Told(shard.name, entry, result.errors))
+        return ""
 
     def _commit(self, shard: Shard, draft: Draft) -> dict[str, Any]:
         entry = {
