@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -191,6 +194,20 @@ def test_generate_prints_as_it_goes(bundle: Path, model: LanguageModel, capsys: 
     assert main([*call, "--json"]) == 0
     line = json.loads(capsys.readouterr().out)
     assert line == {"prompt": "ab", "text": model("ab", length=70, seed=3), "seed": 3, "model": "tiny"}
+
+
+def test_text_without_an_end_ends_when_nobody_reads_it(bundle: Path, model: LanguageModel) -> None:
+    call = [sys.executable, "-m", "recur", "generate", "--model", str(bundle), "--length", "unlimited", "--seed", "8"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(recur.__file__).parent.parent), "PYTHONIOENCODING": "utf-8"}
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        read = process.stdout.read(3000).decode("utf-8", "ignore")
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+    assert len(read) > 500
+    assert model(length=len(read), seed=8) == read
 
 
 def test_generate_says_what_it_does_not_know(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,13 +88,14 @@ class Hmm:
     def learn(self, text: NDArray[np.int64], rounds: int) -> None:
         """`rounds` of expectation and maximisation on text [T, B], rows that are read side by side."""
         steps, _ = text.shape
+        kinds = np.eye(self.says.shape[1])
         for _ in range(rounds):
             forward, scale = self.forward(text)
             moves, says = np.zeros_like(self.next), np.zeros_like(self.says)
             back: Array = np.ones_like(forward[0])
             for t in range(steps - 1, -1, -1):
                 at = forward[t] * back
-                np.add.at(says.T, text[t], at / at.sum(1, keepdims=True))
+                says += (at / at.sum(1, keepdims=True)).T @ kinds[text[t]]
                 if t:
                     seen = self.says[:, text[t]].T * back / scale[t][:, None]  # [B, S]
                     moves += forward[t - 1].T @ seen
