@@ -10,7 +10,7 @@ TASKS = (explain_caption.add, explain_detect.add)
 
 def add(commands: Commands) -> None:
     """Add `explain` with its tasks."""
-    parser = commands.add_parser("explain", help="show where each word of a caption came from", allow_abbrev=False)
+    parser = commands.add_parser("explain", help="show why a model said what it said", allow_abbrev=False)
     tasks = parser.add_subparsers(metavar="TASK", required=True)
     for add_task in TASKS:
         add_task(tasks)

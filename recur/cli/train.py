@@ -16,7 +16,7 @@ TASKS = (
 
 def add(commands: Commands) -> None:
     """Add `train` with its tasks."""
-    parser = commands.add_parser("train", help="train a model on your own pictures", allow_abbrev=False)
+    parser = commands.add_parser("train", help="train a model on your own data", allow_abbrev=False)
     tasks = parser.add_subparsers(metavar="TASK", required=True)
     for add_task in TASKS:
         add_task(tasks)
