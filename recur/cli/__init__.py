@@ -58,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line. Every option's name is the name of a keyword argument of the function that runs."""
     parser = argparse.ArgumentParser(
         prog="recur",
-        description="Recurrent networks on a plain CPU, captions for photographs first of all: run, explain, train, serve.",
+        description="Recurrent networks on a plain CPU, captions for photographs above all: run, explain, train them.",
         allow_abbrev=False,
     )
     parser.add_argument(
