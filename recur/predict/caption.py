@@ -278,7 +278,7 @@ class Captioner:
         if not squares:
             return []
         group: Group = [(square.pixels, square) for square in squares]
-        looked = (self.encode(squares) if features is None else features, None)
+        looked: _Looked = (self.encode(squares) if features is None else features, None, None)
         found = self._describe(group, looked, settings)
         return [captions for captions in found if not isinstance(captions, InputError)]
 

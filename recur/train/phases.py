@@ -106,7 +106,7 @@ def sentence_loss(network: CaptionNetwork, features: Tensor, batch: CaptionBatch
     if not len(batch.owner):
         return features.new_zeros(())  # of a part of a step whose pictures have no captions in this language
     packing, scores = network.score_sentences(
-        features, batch.owner, batch.tokens, batch.lengths, batch.words, batch.among
+        features, batch.owner, batch.tokens, batch.lengths, batch.words, among=batch.among
     )
     targets = batch.targets[packing.row, packing.step]
     reduction = "mean" if batch.among is None else "sum"
