@@ -119,6 +119,11 @@ def test_a_stream_names_what_fails_and_goes_on(detector: Detector, pictures: lis
         detector([pictures[0], "missing.jpg"])
 
 
+def test_the_score_from_which_on_objects_are_shown(detector: Detector, pictures: list[Path]) -> None:
+    assert detector.min_score == detector.bundle.meta["min_score"]
+    assert detector(pictures) == detector(pictures, min_score=detector.min_score)
+
+
 def test_options_that_make_no_sense(detector: Detector, pictures: list[Path]) -> None:
     for options in ({"min_score": 1.5}, {"min_score": float("nan")}, {"most": 0}, {"batch": 0}):
         with pytest.raises(RecurError, match="choose another"):
@@ -249,6 +254,7 @@ def test_nouns_that_are_broken() -> None:
         (lambda meta: meta.update(classes=["a", "a"]), "no list of different 'classes'"),
         (lambda meta: meta.update(alike=[["violet"]]), "'violet' among the classes that are alike"),
         (lambda meta: meta.update(alike="red"), "expected lists of classes"),
+        (lambda meta: meta.update(min_score=2), "expected a number from 0 to 1"),
         (lambda meta: meta["encoder"].update(size=0), "an encoder for 0 pixels"),
         (lambda meta: meta["encoder"].update(trunk=3), "expected a model and its sha256"),
         (lambda meta: meta.update(classes=["red", "green", "blue", "violet"]), "its graph gives scores"),

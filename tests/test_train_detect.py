@@ -21,7 +21,7 @@ from recur.data.labels import read_labels
 from recur.errors import RecurError
 from recur.train.classify import average_precision, train_classify
 from recur.train.detect import train_detect, truth_of
-from recur.train.finish_detect import read_nouns
+from recur.train.finish_detect import best_score, read_nouns
 from recur.train.pyramid import cut_view, draw_views, in_view
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch": 4, "views": 2}
@@ -176,6 +176,16 @@ def test_a_folder_for_each_class(trunk: str, tmp_path: Path) -> None:
         read_labels(tmp_path / "one")
     with pytest.raises(RecurError, match="no such file"):
         read_labels(tmp_path / "missing")
+
+
+def test_the_score_from_which_on_detections_are_worth_showing() -> None:
+    from recur.metrics.detection import Found, Truth
+
+    boxes = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]], np.float64)
+    truth = [Truth(boxes[:2], np.array([0, 1]), np.zeros(2, bool))]
+    found = [Found(boxes, np.array([0, 1, 0, 1]), np.array([0.9, 0.4, 0.3, 0.2]))]
+    assert best_score(truth, found, 2) == 0.4
+    assert best_score(truth, [Found(boxes[2:], np.array([0, 1]), np.array([0.9, 0.4]))], 2) == 0.3
 
 
 def test_average_precision_by_hand() -> None:

@@ -16,6 +16,9 @@ AGAIN: Final = "get the bundle again, or train it again"
 def check_detector(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], contents: Mapping[str, bytes]) -> None:
     """A detector: classes, groups of classes that are alike, nouns, and a graph."""
     names = _check_head(meta, weights, contents)
+    score = meta.get("min_score", 0.5)
+    if type(score) not in (int, float) or not 0 <= score <= 1:
+        raise RecurError(f"bundle.json has min_score {score!r}; expected a number from 0 to 1; {AGAIN}")
     alike = meta.get("alike", [])
     if not isinstance(alike, list) or not all(isinstance(group, list) for group in alike):
         raise RecurError(f"bundle.json has alike {alike!r}; expected lists of classes; {AGAIN}")

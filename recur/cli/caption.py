@@ -78,7 +78,7 @@ def caption(
     json: bool = False,
     objects: bool = False,
     detector: str = "detector",
-    min_score: float = 0.3,
+    min_score: float | None = None,
     html: Path | None = None,
     html_limit: int = 20,
     out: str | None = None,

@@ -37,7 +37,7 @@ def add(commands: Commands) -> None:
     add_pictures(parser)
     add_model(parser, "detector")
     parser.add_argument(
-        "--min-score", type=probability, default=0.3, metavar="P", help="objects of at least this score (default: 0.3)"
+        "--min-score", type=probability, metavar="P", help="objects of at least this score (default: the model's own)"
     )
     add_stream(parser)
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the pictures with boxes drawn into this folder")
@@ -71,7 +71,7 @@ def add_objects(parser: argparse.ArgumentParser) -> None:
         "--detector", metavar="NAME_OR_PATH", default="detector", help="what finds them (default: detector)"
     )
     parser.add_argument(
-        "--min-score", type=probability, default=0.3, metavar="P", help="objects of at least this score (default: 0.3)"
+        "--min-score", type=probability, metavar="P", help="objects of at least this score (default: the model's own)"
     )
 
 
@@ -90,7 +90,7 @@ def detect(
     pictures: list[str],
     list_file: str | None = None,
     model: str = "detector",
-    min_score: float = 0.3,
+    min_score: float | None = None,
     batch: int = 16,
     max_pixels: int | None = None,
     json: bool = False,

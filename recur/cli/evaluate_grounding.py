@@ -44,7 +44,7 @@ def add(tasks: Commands) -> None:
     task.add_argument("--lang", metavar="LANG", help="language of the captions (default: the model's first)")
     task.add_argument("--limit", type=whole(1), metavar="N", help="the first N pictures only")
     task.add_argument(
-        "--min-score", type=probability, default=0.3, metavar="P", help="objects of at least this score (default: 0.3)"
+        "--min-score", type=probability, metavar="P", help="objects of at least this score (default: the model's own)"
     )
     add_max_pixels(task)
     task.add_argument("--json", action="store_true", help="one JSON object")
@@ -59,7 +59,7 @@ def evaluate_grounding(
     split: str = "dev",
     lang: str | None = None,
     limit: int | None = None,
-    min_score: float = 0.3,
+    min_score: float | None = None,
     max_pixels: int | None = None,
     json: bool = False,
 ) -> int:

@@ -34,7 +34,7 @@ def add(tasks: Commands) -> None:
         "--detector", metavar="NAME_OR_PATH", default="detector", help="what finds the objects (default: detector)"
     )
     task.add_argument(
-        "--min-score", type=probability, default=0.3, metavar="P", help="objects of at least this score (default: 0.3)"
+        "--min-score", type=probability, metavar="P", help="objects of at least this score (default: the model's own)"
     )
     add_max_pixels(task)
 
@@ -45,7 +45,7 @@ def explain_detect(
     out: Path,
     model: str = "captioner",
     detector: str = "detector",
-    min_score: float = 0.3,
+    min_score: float | None = None,
     max_pixels: int | None = None,
 ) -> int:
     """Draw the three pictures; returns the exit status."""

@@ -163,14 +163,15 @@ class Captioner:
         max_pixels: int = MAX_PIXELS,
         words: bool = True,
         detector: Detector | None = None,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
     ) -> list[Caption]:
         """A caption for each picture: paths, bytes of files, PIL images or arrays [Y, X, 3], or a single one of these.
 
         `lang` is the model's first language when None; `beam` the model's own width when None. Below
         `min_confidence` the `caption` is None; pictures of more than `max_pixels` pixels are refused. Without `words`
         the captions leave them out, which saves time. With a `detector` the captions have `objects` of at least
-        `min_score`, and nouns that speak of one have its box as their region; if both stand on one trunk, it runs once.
+        `min_score` (its own when None), and nouns that speak of one have its box as their region; if both stand on one
+        trunk, it runs once.
         Errors: InputError for the first picture that cannot be read; RecurError for an option that makes no sense.
         """
         settings = _Settings(self, (lang,), beam, n_best, batch, min_confidence, max_pixels, words, detector, min_score)
@@ -200,7 +201,7 @@ class Captioner:
         max_pixels: int = MAX_PIXELS,
         words: bool = True,
         detector: Detector | None = None,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
     ) -> Iterator[Caption | InputError]:
         """Captions of any number of pictures, in order, as they are ready; one that fails gives its InputError.
 
@@ -222,7 +223,7 @@ class Captioner:
         max_pixels: int = MAX_PIXELS,
         words: bool = True,
         detector: Detector | None = None,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
     ) -> Iterator[tuple[Caption, ...] | InputError]:
         """As `stream`, but one caption in each of `languages` (all of the model's when None) for every picture."""
         chosen = self.languages if languages is None else tuple(languages)
@@ -463,9 +464,11 @@ class _Settings:
         max_pixels: int = MAX_PIXELS,
         words: bool = True,
         detector: Detector | None = None,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
     ) -> None:
-        check_scores(min_score, 1, batch)
+        own = MIN_SCORE if detector is None else detector.min_score
+        self.detector, self.min_score = detector, own if min_score is None else min_score
+        check_scores(self.min_score, 1, 1)
         for name, value in (("beam", 1 if beam is None else beam), ("n_best", n_best), ("batch", batch)):
             if not 1 <= value <= 1024:
                 raise RecurError(f"{name} {value}; expected 1 to 1024; choose another")
@@ -483,7 +486,6 @@ class _Settings:
                     )
         self.beam, self.n_best, self.batch = beam, n_best, batch
         self.min_confidence, self.max_pixels, self.words = min_confidence, max_pixels, words
-        self.detector, self.min_score = detector, min_score
 
     def width(self, voice: Voice) -> int:
         """How many hypotheses the search keeps."""

@@ -26,7 +26,7 @@ from recur.metrics.detection import Found
 from recur.predict.nouns import Nouns
 from recur.predict.pictures import first_error, picture_name, results
 
-MIN_SCORE = 0.3
+MIN_SCORE = 0.3  # from which on objects are shown, where the model does not say
 MOST = 100  # objects of one picture
 OUTPUTS = ("scores", "boxes")
 
@@ -79,6 +79,7 @@ class Detector:
         self.nouns = Nouns.from_bytes(bundle.tokenizer, self.classes)
         numbers = {name: number for number, name in enumerate(self.classes)}
         self.alike = tuple(tuple(numbers[name] for name in group) for group in bundle.meta.get("alike", ()))
+        self.min_score = float(bundle.meta.get("min_score", MIN_SCORE))
         self._threads = threads
         self._encoder: Encoder | None = None
 
@@ -86,14 +87,15 @@ class Detector:
         self,
         pictures: Source | Iterable[Source],
         *,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
         most: int = MOST,
         batch: int = 16,
         max_pixels: int = MAX_PIXELS,
     ) -> list[Detections]:
         """The objects of each picture: paths, bytes of files, PIL images or arrays [Y, X, 3], or a single one of these.
 
-        Errors: InputError for the first picture that cannot be read; RecurError for an option that makes no sense.
+        `min_score`: the model's own when None. Errors: InputError for the first picture that cannot be read;
+        RecurError for an option that makes no sense.
         """
         return first_error(self._results(pictures, min_score, most, batch, max_pixels, eager=False))
 
@@ -101,7 +103,7 @@ class Detector:
         self,
         pictures: Iterable[Source],
         *,
-        min_score: float = MIN_SCORE,
+        min_score: float | None = None,
         most: int = MOST,
         batch: int = 16,
         max_pixels: int = MAX_PIXELS,
@@ -146,17 +148,18 @@ class Detector:
     def _results(
         self,
         pictures: Source | Iterable[Source],
-        min_score: float,
+        min_score: float | None,
         most: int,
         batch: int,
         max_pixels: int,
         *,
         eager: bool,
     ) -> Any:
-        check_scores(min_score, most, batch)
+        least = self.min_score if min_score is None else min_score
+        check_scores(least, most, batch)
 
         def say(source: Source, square: Square, seen: tuple[Array, Array]) -> Detections:
-            objects = self.objects(*seen, square, min_score=min_score, most=most)
+            objects = self.objects(*seen, square, min_score=least, most=most)
             return Detections(
                 picture_name(source), objects, None, self.name, square.width, square.height, tuple(square.notes)
             )
