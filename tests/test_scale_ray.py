@@ -57,14 +57,17 @@ def engine(bucket: str) -> Iterator[Ray]:
         patch.setenv("RAY_AUTH_MODE", "disabled")
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), environment()["PYTHONPATH"]]))
         try:
-            cluster = Ray(workers=2)
+            with Ray(workers=2) as cluster:
+                yield cluster
         except RecurError as error:  # it waits half a minute for its own processes, and that is not about us
-            pytest.skip(str(error))
-        with cluster:
-            yield cluster
+            reason = str(error)
+        else:
+            reason = ""
     with warnings.catch_warnings():  # it leaves processes to be collected, which would be told of in another test
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+    if reason:
+        pytest.skip(reason)
 
 
 def test_what_kills_every_worker_is_given_up(engine: Ray) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from recur.cli.library_options import add_action, add_json, add_wanted, wanted_from
 from recur.cli.library_write import add_undo, add_write
 from recur.cli.options import Commands, add_languages, add_max_pixels, add_model, whole
-from recur.cli.shards import add_engine, chosen_engine
+from recur.cli.shards import add_engine, chosen_engine, model_for_workers
 from recur.cli.terminal import json_line, visible
 from recur.errors import RecurError
 from recur.progress import Progress
@@ -135,11 +135,11 @@ def scan(
             if engine == "local"
             else describer(
                 worked,
-                str(captioner.bundle.path),
+                model_for_workers(model),
                 languages,
                 batch=batch,
                 max_pixels=most,
-                detector=None if eye is None else str(eye.bundle.path),
+                detector=None if eye is None else model_for_workers(detector),
             ),
             detector=eye,
             tell=tell,

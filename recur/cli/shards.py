@@ -66,6 +66,13 @@ def chosen_engine(engine: str, address: str | None, workers: int | None) -> Loca
     return open_engine(engine, address, workers)
 
 
+def model_for_workers(model: str) -> str:
+    """A model as other processes find it: they are in another folder, perhaps on another machine. Names stay names."""
+    from recur.hub import resolve
+
+    return str(resolve(model).resolve()) if os.path.exists(model) else model
+
+
 def run_shards(
     *,
     task: str,
@@ -101,8 +108,6 @@ def run_shards(
     places = roots(pictures)
     if list_file is not None:
         places += map(absolute, names_in(list_file))
-    # Workers have a folder of their own to be in.
-    named = str(resolve(model).resolve()) if os.path.exists(model) else model
     folder = Folder(out)
     header = {
         "format": FORMAT,
@@ -132,7 +137,7 @@ def run_shards(
                 bar.result(json_line(dict(told.entry)))
             bar.advance(told.entry["pictures"])
 
-        outcome = job.run(worked, maker(named, options, folder.place, form, worked.threads), tell)
+        outcome = job.run(worked, maker(model_for_workers(model), options, folder.place, form, worked.threads), tell)
         if not json:
             bar.result(_summary(outcome, folder.path("manifest.jsonl")))
     sys.stdout.flush()
