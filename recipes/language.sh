@@ -13,6 +13,6 @@ mkdir -p "$work"
   --data-name "War and Peace (L. Tolstoy, translated by L. and A. Maude)" --terms "public domain" \
   --seed 1 --resume --out "$work/warandpeace"
 
-"$recur" train language --data "$data/text/tinyshakespeare.txt" --hidden 320 --length 64 --epochs 8 --rate 0.005 \
+"$recur" train language --data "$data/text/tinyshakespeare.txt" --hidden 320 --length 64 --epochs 6 --rate 0.005 \
   --dropout 0.1 --init "$work/warandpeace" --data-name "Tiny Shakespeare" --terms "public domain" \
   --seed 1 --resume --out "$work/shakespeare"

@@ -55,13 +55,13 @@ def test_both_learn(text: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     gpt = small_gpt.make(torch, 30)
     before = small_gpt.nats(torch, gpt, ids)
-    small_gpt.train(torch, gpt, ids, steps=30)
+    small_gpt.train(torch, gpt, ids, steps=20)
     assert small_gpt.nats(torch, gpt, ids) < before - 0.3
-    ticks = itertools.count(0.0, 0.02)  # a clock of our own: how fast the machine is must not matter
+    ticks = itertools.count(0.0, 0.04)  # a clock of our own: how fast the machine is must not matter
     monkeypatch.setattr(language, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     network, seconds, read = language.learn(torch, training, ids, 30, 1.0, 0.01)
-    assert seconds == pytest.approx(1.0, abs=0.05)
-    assert read >= 32 * 64
+    assert seconds == pytest.approx(1.0, abs=0.1)
+    assert read > 20_000
     assert training.dev_loss(network, ids) < math.log(30) - 0.3
 
 

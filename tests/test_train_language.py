@@ -68,8 +68,7 @@ def test_it_learns_a_text_and_says_so(text: Path, tmp_path: Path) -> None:
     assert (tmp_path / "model.work" / "training.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
-@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize(("cell", "clean"), [("lstm", False), ("lstm", True), ("gru", False), ("rnn", True)])
 def test_killed_or_stopped_and_resumed_is_the_same(
     cell: str, clean: bool, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

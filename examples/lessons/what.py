@@ -134,7 +134,7 @@ def main(text: Path, out: Path, *, quick: bool = False) -> dict[str, float]:
     data = Text.read(text, 200_000)
     vocabulary = len(data.characters)
     train, dev = data.train.tolist(), data.dev.tolist()
-    orders, states, rounds, updates = ((2, 3), (4,), 2, 10) if quick else ((1, 2, 3, 4, 5, 6, 8), (8, 32, 96), 30, 1500)
+    orders, states, rounds, updates = ((2, 3), (4,), 2, 10) if quick else ((1, 2, 3, 4, 5, 6, 8), (8, 32), 15, 700)
     rows: list[tuple[str, float, int, str]] = []
     for order in orders:
         gram = NGram(train, order, vocabulary)
@@ -143,7 +143,7 @@ def main(text: Path, out: Path, *, quick: bool = False) -> dict[str, float]:
         hmm = Hmm(count, vocabulary)
         hmm.learn(rows_of(data.train, 200).numpy(), rounds)
         rows.append((f"HMM, {count} states", hmm.nats(rows_of(data.dev, 10).numpy()), hmm.numbers, f"one of {count}"))
-    for name, cell, hidden in (("plain RNN", "rnn", 256), ("LSTM", "lstm", 128)):
+    for name, cell, hidden in (("plain RNN", "rnn", 128), ("LSTM", "lstm", 128)):
         torch.manual_seed(1)
         model = CharacterModel(cell, vocabulary, hidden)
         learn(model, data.train, updates=updates, rate=3e-3)

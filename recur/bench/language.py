@@ -1,7 +1,7 @@
 """`language`: learning a text from nothing, beside a small GPT trained by nanoGPT's recipe for a CPU.
 
 The recipe is run whole and timed. Then a recurrent network learns the same text, once in a sixth of that time and once
-in all of it, from another start each time; its rates follow the clock. All use the threads that PyTorch takes. What
+in all of it, from nothing each time; its rates follow the clock. All use the threads that PyTorch takes. What
 counts is the mean surprise on the last tenth of the text, which none of them has seen; measuring it is not timed.
 """
 
