@@ -61,6 +61,8 @@ def _card(meta: Mapping[str, Any], summary: str, call: str, results: str, limits
             f"\n\nSeed {training.get('seed', UNKNOWN)}; {len(log)} epochs; loss of the classes "
             f"{number(log[0].get('classes'), 2)} to {number(log[-1].get('classes'), 2)}."
         )
+    if training.get("note"):
+        course += f" {plain(training['note'])}"
     sections = [
         f"# {plain(meta['name'])}",
         summary,
