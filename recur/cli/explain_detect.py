@@ -13,7 +13,7 @@ DESCRIPTION = """\
 Draw how a photograph becomes a sentence, from a real run, as three pictures in the folder --out: boxes.png, the objects
 that the trunk finds with its detection head on; features.png, what is left when the head comes off; unrolled.png, the
 recurrent network that these features start, step by step from START to END, with where it looks. Words that speak of an
-object have the colour of its box.
+object stand on the colour of its box.
 """
 
 

@@ -79,7 +79,7 @@ def draw_unrolled(
     steps += list(zip(read, said, looks, ties, strict=True))
     lines = -(-len(steps) // steps_a_row)
     tall = SIDE + 132
-    image = Image.new("RGB", (steps_a_row * (CELL + GAP) + 2 * GAP, lines * tall + GAP), PAPER)
+    image = Image.new("RGB", (steps_a_row * (CELL + GAP) + 2 * GAP, lines * tall), PAPER)
     draw = ImageDraw.Draw(image)
     small = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
     for number, (given, word, grid, label) in enumerate(steps):
@@ -87,8 +87,9 @@ def draw_unrolled(
         x, y = GAP + column * (CELL + GAP), GAP + row * tall
         middle = x + CELL // 2
         if word:
-            colour = INK if label is None else colour_of(label)
-            _centred(draw, middle, y, word, colour, 17)
+            if label is not None:
+                draw.rounded_rectangle((x, y - 3, x + CELL, y + 24), 6, fill=colour_of(label))
+            _centred(draw, middle, y, word, INK, 17)
             _arrow(draw, (middle, y + 44), (middle, y + 26))
         draw.rounded_rectangle((x, y + 46, x + CELL, y + 78), 8, outline=INK, width=2, fill=(235, 241, 250))
         _centred(draw, middle, y + 53, cell, INK, 14)

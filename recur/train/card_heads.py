@@ -61,6 +61,8 @@ def _card(meta: Mapping[str, Any], summary: str, call: str, results: str, limits
             f"\n\nSeed {training.get('seed', UNKNOWN)}; {len(log)} epochs; loss of the classes "
             f"{number(log[0].get('classes'), 2)} to {number(log[-1].get('classes'), 2)}."
         )
+    if training.get("note"):
+        course += f" {plain(training['note'])}"
     sections = [
         f"# {plain(meta['name'])}",
         summary,
@@ -111,6 +113,14 @@ def _detector_results(meta: Mapping[str, Any]) -> str:
         f"AP50 of {', '.join(map(plain, each['classes']))} taken as one class: {number(each['ap50'], 3)}."
         for each in report.get("alike", ())
     ]
+    pointing = (meta.get("results") or {}).get("grounding")
+    if pointing:
+        parts.append(
+            f"Of {pointing['nouns']} nouns in captions of {pointing['pictures']} dev pictures whose class has a human box "
+            f"there, {number(pointing['object'], 3)} point into one by the box that they are tied to, "
+            f"{number(pointing['attention'], 3)} by the attention alone, {number(pointing['centre'], 3)} by guessing the "
+            "middle of the picture."
+        )
     rows = sorted(report["classes"].items(), key=lambda pair: -pair[1]["objects"])
     parts.append(
         table(
