@@ -20,6 +20,7 @@ pytest.importorskip("fastapi")
 
 CHROMIUM = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+PATIENCE = 180_000  # milliseconds: a busy machine is no failure
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 
 
@@ -54,7 +55,8 @@ def opened(browser: Any) -> Iterator[Any]:
         context = browser.new_context(viewport=viewport, locale="en", reduced_motion="reduce", **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(PATIENCE)
+        page.set_default_navigation_timeout(PATIENCE)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("console", lambda line: wrong.append(line.text) if "Content Security Policy" in line.text else None)
         own = address.split("/", 3)[2]

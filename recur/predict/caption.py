@@ -109,7 +109,6 @@ class Caption:
             "model": self.model,
         }
 
-
     def _repr_html_(self) -> str:
         """The sentence, for a notebook; pointed at, a word tells its probability and its runners-up."""
         if self.caption is None:
