@@ -162,7 +162,7 @@ def test_bodies_that_are_wrong_are_told_so_and_the_next_one_is_served(service: S
     Image.open(photos[0]).save(cut, "JPEG")
     (kind, body), (empty_kind, empty) = form(photo), form(b"")
     cases: list[tuple[int, bytes, str, str]] = [
-        (400, b"", "image/png", "empty"),
+        (400, b"", "image/png", "the body is empty"),
         (422, empty, empty_kind, "image: missing"),
         (400, b"not json", "application/json", "not JSON"),
         (400, b"[" * 100_000, "application/json", "not JSON"),

@@ -136,6 +136,7 @@ def make_app(
                 "tab": None if row.tab is None else f"/static/{row.tab}",
                 "model": getattr(predictors[row.task], "name", ""),
                 "languages": list(getattr(predictors[row.task], "languages", ())),
+                "directions": [list(pair) for pair in getattr(predictors[row.task], "directions", ())],
             }
             for row in served
         ]
@@ -237,8 +238,9 @@ def _request_body(row: Row) -> dict[str, Any]:
         return {"type": "object", "properties": named, "required": ["image"], "additionalProperties": False}
 
     text = {"type": "string", "description": "A picture in base64.", "contentEncoding": "base64"}
+    example = {"image": PIXEL} if row.takes_picture else dict.fromkeys(options.get("required", ()), "Some text.")
     content: dict[str, Any] = {
-        "application/json": {"schema": with_image(text), "example": {"image": PIXEL, "lang": "en"}},
+        "application/json": {"schema": with_image(text), "example": example},
         "multipart/form-data": {"schema": with_image({"type": "string", "format": "binary"})},
     }
     if row.takes_picture:

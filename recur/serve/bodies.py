@@ -87,7 +87,7 @@ async def understand(
 ) -> tuple[bytes, Options]:
     """The picture (empty where none is taken) and the options. Errors: Refused."""
     if not body:
-        raise Refused(400, "the body is empty; expected a picture as a form, JSON or image/*; send one")
+        raise Refused(400, "the body is empty; expected a form, JSON or a picture; send one")
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     fields: dict[str, Any] = dict(request.query_params)
     picture: bytes | None = None

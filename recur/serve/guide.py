@@ -36,7 +36,9 @@ def _address(path: str, method: str, call: dict[str, Any]) -> str:
         rows += f'<tr><th scope="row"><code>{html.escape(name)}</code></th><td>{about}</td></tr>'
     table = f"<table><tbody>{rows}</tbody></table>" if rows else ""
     if method == "POST":
-        example = f"curl -F image=@photo.jpg -F lang=en http://127.0.0.1:8000{path}"
+        named = [f"{name}='Some text.'" for name in schema.get("required", ())] or ["length=100"]
+        sent = " ".join(f"-F {each}" for each in (["image=@photo.jpg"] if "image/*" in content else named))
+        example = f"curl {sent} http://127.0.0.1:8000{path}"
     else:
         example = f"curl http://127.0.0.1:8000{path}"
     return (

@@ -45,7 +45,14 @@ class Row:
 
 
 # Modules with `ROWS`, a sequence of rows, in the order in which the page shows them.
-TASKS = ("recur.serve.task_caption",)
+TASKS = (
+    "recur.serve.task_caption",
+    "recur.serve.task_detect",
+    "recur.serve.task_classify",
+    "recur.serve.task_sentiment",
+    "recur.serve.task_translate",
+    "recur.serve.task_language",
+)
 
 
 def rows() -> tuple[Row, ...]:

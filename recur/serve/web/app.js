@@ -8,21 +8,24 @@ Object.assign(TEXTS.en, {
   choose: "Choose a picture", photograph: "Take a photograph", stays: "Your picture goes to this computer’s own service and nowhere else.",
   programs: "For programs", token: "Token", use_token: "Use it", look: "Looking …", took: "{ms} ms", title: "recur · a sentence about your picture",
   network_down: "the service does not answer; is it still running?", need_token: "The service asks for a token.",
+  task_caption: "Picture", task_sentiment: "Sentiment", task_translate: "Translation", task_language: "Text",
 });
 Object.assign(TEXTS.zh, {
   ask: "给它看一张图片", how: "拖到这里、粘贴，或选择一个文件。它会用英文和中文描述图片，每个词都能看到来自哪里。",
   choose: "选择图片", photograph: "拍一张照片", stays: "图片只发送到这台计算机自己的服务，不会去别处。",
   programs: "供程序使用", token: "令牌", use_token: "使用", look: "正在看……", took: "{ms} 毫秒", title: "recur · 为你的图片写一句话",
-  network_down: "服务没有应答；它还在运行吗？", need_token: "服务需要令牌。",
+  network_down: "服务没有应答；它还在运行吗？", need_token: "服务需要令牌。", task_caption: "图片", task_sentiment: "情感", task_translate: "翻译", task_language: "文字",
 });
 
 const find = (id) => document.getElementById(id);
 const result = find("result"), status = find("status"), problem = find("problem"), drop = find("drop"), key = find("key");
+const served = new Set();
+const again = []; /* opens each tab anew, in another language */
 let token = "", turn = 0, now = null, started = false;
 
 async function ask(path, file, options) {
   const form = new FormData();
-  form.append("image", file, "picture");
+  if (file) form.append("image", file, "picture");
   for (const [name, value] of Object.entries(options)) form.append(name, value);
   let answer;
   try {
@@ -58,7 +61,9 @@ async function describe(file) {
   status.textContent = say("look");
   try {
     const picture = await smaller(file);
+    const objects = served.has("detect") ? ask("/v1/detect", picture, {}).then((found) => found.objects, () => []) : [];
     const data = await ask("/v1/explain/caption", picture, { detail: "words" });
+    data.objects = await objects;
     if (mine !== turn) return;
     if (now) URL.revokeObjectURL(now.source);
     /* Formats that the browser cannot show (HEIC, TIFF) still get their sentences. */
@@ -67,6 +72,7 @@ async function describe(file) {
     status.textContent = say("took", { ms: Math.round(performance.now() - begun) });
     const full = await ask("/v1/explain/caption", picture, { detail: "inside" });
     if (mine !== turn) return;
+    full.objects = data.objects;
     now.data = full;
     now.view.enrich(full);
   } catch (error) {
@@ -96,6 +102,8 @@ function speak() {
   const button = find("language");
   button.textContent = language() === "en" ? "中文" : "English";
   button.lang = language() === "en" ? "zh" : "en";
+  for (const button of find("tasks").children) button.textContent = say(`task_${button.dataset.task}`);
+  for (const open of again) open();
   if (now) show();
 }
 
@@ -120,6 +128,7 @@ addEventListener("drop", (event) => {
   if (file) describe(file);
 });
 addEventListener("paste", (event) => {
+  if (find("home").hidden) return;
   const file = [...event.clipboardData.files][0];
   if (file) describe(file);
 });
@@ -131,7 +140,7 @@ key.addEventListener("submit", (event) => {
   start();
 });
 
-/* Other tasks bring a module each, `open(section, ask)`, which the service names; captions are the page itself. */
+/* Other tasks bring a module each, `open(section, ask, task)`, which the service names; captions are the page itself. */
 async function start() {
   if (started) return;
   const answer = await fetch("/v1/tasks", { headers: token ? { authorization: `Bearer ${token}` } : {} }).catch(() => null);
@@ -139,21 +148,24 @@ async function start() {
   if (!answer?.ok) return;
   started = true;
   status.textContent = "";
-  const { tasks } = await answer.json(), nav = find("tasks"), tabs = tasks.filter((each) => each.tab);
+  const { tasks } = await answer.json();
+  for (const { task } of tasks) served.add(task);
+  const nav = find("tasks"), tabs = tasks.filter((each) => each.tab);
   if (!tabs.length) return;
   nav.hidden = false;
   const home = find("home"), sections = new Map([["caption", home]]);
   const buttons = [{ task: "caption" }, ...tabs].map((each) => make("button", {
-    type: "button", kind: "chip", text: each.task, "aria-pressed": String(each.task === "caption"),
-    onclick: async (event) => {
+    type: "button", kind: "chip", "data-task": each.task, text: say(`task_${each.task}`), "aria-pressed": String(each.task === "caption"),
+    onclick: async () => {
       if (!sections.has(each.task)) {
         const section = make("section", {}), module = await import(each.tab);
         sections.set(each.task, section);
         home.after(section);
-        module.open(section, ask);
+        module.open(section, ask, each);
+        again.push(() => module.open(section, ask, each));
       }
       for (const [task, section] of sections) section.hidden = task !== each.task;
-      for (const button of buttons) button.setAttribute("aria-pressed", String(button === event.currentTarget));
+      for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.task === each.task));
     },
   }));
   nav.append(...buttons);
