@@ -116,10 +116,10 @@ def _detector_results(meta: Mapping[str, Any]) -> str:
     pointing = (meta.get("results") or {}).get("grounding")
     if pointing:
         parts.append(
-            f"Of {pointing['nouns']} nouns in captions of {pointing['pictures']} dev pictures whose class has a human box "
-            f"there, {number(pointing['object'], 3)} point into one by the box that they are tied to, "
-            f"{number(pointing['attention'], 3)} by the attention alone, {number(pointing['centre'], 3)} by guessing the "
-            "middle of the picture."
+            f"Of {pointing['nouns']} nouns in captions of {pointing['pictures']} dev pictures whose class has a human "
+            f"box there, {number(pointing['object'], 3)} point into one by the box that they are tied to, "
+            f"{number(pointing['attention'], 3)} by the attention alone, {number(pointing['centre'], 3)} by guessing "
+            "the middle of the picture."
         )
     rows = sorted(report["classes"].items(), key=lambda pair: -pair[1]["objects"])
     parts.append(
