@@ -86,7 +86,7 @@ def test_load_refuses_tasks_it_does_not_know(tmp_path: Path) -> None:
     from recur.bundle import write_bundle
 
     path = write_bundle(tmp_path / "b", {"task": "divination", "name": "x"}, {}, tokenizer=b"{}", encoder=None, card="")
-    with pytest.raises(RecurError, match=r"a model for 'divination'; expected one for caption, .*; upgrade recur"):
+    with pytest.raises(RecurError, match=r"a model for 'divination'; expected one for caption.*; upgrade recur"):
         recur.load(path)
 
 

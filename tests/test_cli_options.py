@@ -38,7 +38,9 @@ def keywords_of(module: str, function: str) -> dict[str, bool]:
 def test_the_commands() -> None:
     assert list(LEAVES) == [
         "recur caption",
+        "recur generate",
         "recur evaluate caption",
+        "recur evaluate language",
         "recur explain caption",
         "recur library scan",
         "recur library search",
@@ -51,6 +53,7 @@ def test_the_commands() -> None:
         "recur train caption",
         "recur train trunk",
         "recur train quantize",
+        "recur train language",
         "recur bench",
         "recur models",
     ]

@@ -36,6 +36,10 @@ The n-grams show the dilemma: a longer context knows more and has been seen less
 gained. The hidden Markov models grow slowly with their states. The recurrent networks share what they learn among all
 contexts; the gated one of the third lesson ([what the LSTM adds](memory.md)) shares it over more steps. That the plain
 one is trained at all rests on its activation: [why tanh](tanh.md).
+
+On so little text, and taught for seconds, a small network is about as good as the best table. A table gains nothing
+from more context; a network gains from more text, more units and more time: recur's own of 320 units, taught on the
+whole text for some minutes, is at 1.440.
 """
 
 
