@@ -14,15 +14,17 @@ mkdir -p "$work"
 "$recur" train trunk --data "$data/flickr8k" "$data/photos" --teacher "$data/teacher/mobilenet_v2_1.0_224.onnx" \
   --cache "$work/teacher" --out "$work/trunk.onnx" --epochs 54 --seed 1 --resume
 
-name=(--data-name "Flickr8k with Flickr8k-CN captions; the encoder also saw 5,000 photographs without captions"
-  --terms "photographs: Flickr terms, research and education; captions as published with Flickr8k and Flickr8k-CN")
-
 # 2. Its head comes off; what is left starts the recurrent network. First that one alone, then both, then on CIDEr-D.
 "$recur" train caption --data "$data/flickr8k" --encoder "$work/trunk.onnx" --finetune-encoder --cider 3 \
-  --cell lstm --layers 2 --hidden 384 --epochs 12 --min-count 5 --seed 1 --resume "${name[@]}" --out "$work/first"
+  --cell lstm --layers 2 --hidden 384 --epochs 12 --min-count 5 --seed 1 --resume \
+  --data-name "Flickr8k with Flickr8k-CN captions; the encoder also saw 5,000 photographs without captions" \
+  --terms "photographs: Flickr terms, research and education; captions as published with Flickr8k and Flickr8k-CN" \
+  --out "$work/first"
 
 # 3. Once more both together, while the larger network goes on teaching the CNN, and longer on CIDEr-D. At its end the
 # encoder is put into 8-bit numbers. The committed bundle was made so from the one before it, under the name of that.
 "$recur" train caption --data "$data/flickr8k" --init "$work/first" --encoder "$work/first" --finetune-encoder \
-  --teacher "$data/teacher/mobilenet_v2_1.0_224.onnx" --hidden 384 --epochs 9 --cider 7 --seed 2 --resume "${name[@]}" \
+  --teacher "$data/teacher/mobilenet_v2_1.0_224.onnx" --hidden 384 --epochs 9 --cider 7 --seed 2 --resume \
+  --data-name "Flickr8k with Flickr8k-CN captions; the encoder also saw 5,000 photographs without captions" \
+  --terms "photographs: Flickr terms, research and education; captions as published with Flickr8k and Flickr8k-CN" \
   --out "$work/captioner"

@@ -95,19 +95,19 @@ def test_a_second_run_does_what_is_missing(
 def test_killed_at_any_moment(tiny_bundle: Path, tmp_path: Path) -> None:
     make(tmp_path / "p", 60)
     undisturbed, out = tmp_path / "undisturbed", tmp_path / "o"
-    assert run(tiny_bundle, undisturbed, tmp_path / "p") == 0
+    assert run(tiny_bundle, undisturbed, "--shard-size", "1", tmp_path / "p") == 0
     call = [
         "caption",
         "--json",
         "--model",
         str(tiny_bundle),
         "--shard-size",
-        "4",
+        "1",
         "--out",
         str(out),
         str(tmp_path / "p"),
     ]
-    chance, done = random.Random(3), 0
+    chance, done, found = random.Random(3), 0, []
     for heard in (0, 1, 3, 5):
         process = subprocess.Popen(
             [sys.executable, "-m", "recur", *call], stdout=subprocess.PIPE, text=True, env=environment()
@@ -115,19 +115,21 @@ def test_killed_at_any_moment(tiny_bundle: Path, tmp_path: Path) -> None:
         assert process.stdout is not None
         for _ in range(heard):
             process.stdout.readline()
-        time.sleep(chance.uniform(0, 0.02) if heard else 0.6)
+        time.sleep(chance.uniform(0, 0.02) if heard else 0.2)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         committed = list((out / "commits").glob("part-*.json"))
         assert len(committed) >= done
         done = len(committed)
+        found.append(done)
         for path in committed:  # whatever is committed is whole
             entry = json.loads(path.read_bytes())
             assert (out / entry["file"]).read_bytes() == (undisturbed / entry["file"]).read_bytes()
-    assert 0 < done < 15
+    assert found[0] < 60  # at least the first kill came before the end; a quick machine may be done by the last
+    assert done > 0
     last = subprocess.run([sys.executable, "-m", "recur", *call], capture_output=True, text=True, env=environment())
     assert last.returncode == 0, last.stderr
-    assert len(last.stdout.splitlines()) == 15 - done
+    assert len(last.stdout.splitlines()) == 60 - done
     assert parts(out) == parts(undisturbed)
     assert manifest(out) == manifest(undisturbed)
 

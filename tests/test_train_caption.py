@@ -60,8 +60,8 @@ def test_it_learns_and_the_bundle_captions(shapes: Path, trunk: Path, tmp_path: 
     assert list(dict.fromkeys(names)) == ["decoder", "joint", "cider"]
     # A phase ends early when dev no longer improves, and when that is depends on the machine's rounding.
     assert 5 <= names.count("decoder") <= 10
-    assert 5 <= phases.count("joint") <= 30
-    assert phases.count("cider") == 2
+    assert 5 <= names.count("joint") <= 30
+    assert names.count("cider") == 2
     cross_entropy = [entry["loss"] for entry in log if entry["phase"] != "cider"]
     assert cross_entropy[-1] < 0.6 * cross_entropy[0]
     captioner = recur.load(out)

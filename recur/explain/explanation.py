@@ -34,6 +34,7 @@ from recur.explain.inside import (
     word_scores,
 )
 from recur.predict.caption import Caption, Captioner, attended_regions
+from recur.predict.looking import looked_at
 from recur.predict.voice import END_WORD, Voice
 
 if TYPE_CHECKING:
@@ -245,7 +246,8 @@ class _Teller:
         end = self.voice.words.index(END_WORD)
         chosen = [*tokens.tolist(), end]
         gained = [float(told.log_probs[place, token]) for place, token in enumerate(chosen)]
-        looks = self._looks(told.attention, len(chosen))
+        usual = None if told.attention is None else told.attention[: max(1, len(tokens))].mean(axis=0)
+        looks = self._looks(told.attention, len(chosen), usual)
         words = [self._word(told.log_probs[place], token) | looks[place] for place, token in enumerate(chosen)]
         out: dict[str, Any] = {"log_prob": round(sum(gained), 4), "words": words[:-1], "end": words[-1]}
         if not detail:
@@ -270,12 +272,13 @@ class _Teller:
             ],
         }
 
-    def _looks(self, attention: Array | None, count: int) -> list[dict[str, Any]]:
+    def _looks(self, attention: Array | None, count: int, usual: Array | None) -> list[dict[str, Any]]:
         """Where the network looked for each of `count` words, attention [count, R]: rows of cells, and the box around
-        the strongest part."""
+        the strongest part. `usual` [R] is the sentence's mean attention."""
         if attention is None or not count:
             return [{"region": None, "attention": None}] * count
-        grids = attention.reshape(count, *self.captioner.encoder.grid)
+        shares = looked_at(attention, self.features[0], self.captioner.bundle.weights, usual=usual)
+        grids = shares.reshape(count, *self.captioner.encoder.grid)
         regions = attended_regions(grids, self.square.width, self.square.height)
         rounded = np.round(grids.astype(np.float64), 3).tolist()
         return [{"region": list(box), "attention": rows} for box, rows in zip(regions, rounded, strict=True)]
@@ -305,7 +308,7 @@ class _Teller:
                 elif number in found:
                     rest, log_prob = found[number]
                     text = text_of(self.voice, [*tokens[:place].tolist(), other, *rest.tokens.tolist()])
-                    words = self._rest(rest)
+                    words = self._rest(rest, told)
                 else:
                     continue
                 out.append(
@@ -319,9 +322,10 @@ class _Teller:
                 )
         return out
 
-    def _rest(self, rest: Hypothesis) -> list[dict[str, Any]]:
-        """The words of a continuation as `_word` tells them."""
-        looks = self._looks(rest.attention, len(rest.tokens))
+    def _rest(self, rest: Hypothesis, told: Pass) -> list[dict[str, Any]]:
+        """The words of a continuation of `told` as `_word` tells them."""
+        usual = None if told.attention is None else told.attention.mean(axis=0)
+        looks = self._looks(rest.attention, len(rest.tokens), usual)
         return [
             {
                 "word": self.voice.words[token],

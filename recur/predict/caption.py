@@ -30,6 +30,7 @@ from recur.engine.vision import Encoder, processors
 from recur.errors import InputError, RecurError
 from recur.predict.detect import MIN_SCORE, OUTPUTS, Detected, Detector, check_scores
 from recur.predict.grounding import covered, tie
+from recur.predict.looking import looked_at
 from recur.predict.pictures import Group, groups, is_picture, picture_name
 from recur.predict.voice import Voice, make_voice
 
@@ -45,9 +46,10 @@ class Word:
     """One word and how it came about.
 
     `alternatives` are the five most probable others at this place with their probabilities (`<end>`: no further word).
+    `attention` [gy, gx] says where the network looked, as `recur.predict.looking` works it out; it adds up to 1.
     `region` (x0, y0, x1, y1) is the tight box, in pixels of the picture as a person sees it, around the cells
-    that have at least half of the strongest cell's attention and touch it, directly or through others of the kind;
-    `attention` [gy, gx] adds up to 1. Both are None when the model reads the picture only once, at the start.
+    that have at least half of the strongest cell's share and touch it, directly or through others of the kind. Both
+    are None when the model reads the picture only once, at the start.
     `object` is the place in the caption's `objects` of what the word speaks of; then `region` is its box.
     """
 
@@ -360,15 +362,16 @@ class Captioner:
         rows = zip(*found, strict=True)
         seen = iter(answers or ())
         boxes = iter(() if regions is None else regions)
+        maps = iter(() if features is None else features)
         for source, item in group:
             if isinstance(item, InputError):
                 yield item
             else:
-                objects, places = None, next(boxes, None)
+                objects, places, sight = None, next(boxes, None), next(maps)
                 if answers is not None and settings.detector is not None:
                     objects = settings.detector.objects(*next(seen), item, min_score=settings.min_score)
                 yield tuple(
-                    self._caption(hypotheses, item, picture_name(source), voice, settings, objects, places)
+                    self._caption(hypotheses, item, picture_name(source), voice, settings, sight, objects, places)
                     for hypotheses, voice in zip(next(rows), settings.voices, strict=True)
                 )
 
@@ -379,6 +382,7 @@ class Captioner:
         name: str | None,
         voice: Voice,
         settings: _Settings,
+        features: Array,
         objects: tuple[Detected, ...] | None,
         boxes: Array | None,
     ) -> Caption:
@@ -395,7 +399,7 @@ class Captioner:
             language=voice.language,
             confidence=confidence,
             log_prob=best.log_prob,
-            words=self._words(best, square, voice, objects, settings.detector, boxes)
+            words=self._words(best, square, voice, features, objects, settings.detector, boxes)
             if sure and settings.words
             else (),
             n_best=texts if sure else (),
@@ -411,6 +415,7 @@ class Captioner:
         best: Hypothesis,
         square: Square,
         voice: Voice,
+        features: Array,
         objects: tuple[Detected, ...] | None,
         detector: Detector | None,
         boxes: Array | None,
@@ -418,13 +423,14 @@ class Captioner:
         grids: Sequence[Array | None] = [None] * len(best.tokens)
         regions: Sequence[tuple[int, int, int, int] | None] = [None] * len(best.tokens)
         if best.attention is not None and len(best.tokens):
+            shares = looked_at(best.attention, features, self.bundle.weights)
             if boxes is None:
-                stacked = best.attention.reshape(len(best.tokens), *self.encoder.grid)
+                stacked = shares.reshape(len(best.tokens), *self.encoder.grid)
                 regions = attended_regions(stacked, square.width, square.height)
             else:
-                stacked = spread(best.attention, boxes)
+                stacked = spread(shares, boxes)
                 scale = np.array([square.width, square.height] * 2)
-                regions = [_whole(box) for box in boxes[best.attention.argmax(1)].clip(0, 1) * scale]
+                regions = [_whole(box) for box in boxes[shares.argmax(1)].clip(0, 1) * scale]
             grids = list(stacked)
         places: Sequence[int | None] = [None] * len(best.tokens)
         if objects is not None and detector is not None:
