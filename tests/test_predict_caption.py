@@ -64,7 +64,6 @@ def test_a_caption_is_what_the_reference_scores(captioner: Captioner, photos: li
     chosen = log_probs[np.arange(len(ids) + 1), [*ids, 1]]
     assert caption.log_prob == pytest.approx(float(chosen.sum()), abs=1e-4)
     assert alpha is not None
-    memory = features[0] @ weights["memory.weight"].T + weights["memory.bias"]
     for place, word in enumerate(caption.words):
         assert word.log_prob == pytest.approx(float(chosen[place]), abs=1e-4)
         others = [int(other) for other in np.argsort(-log_probs[place]) if other != ids[place]][:5]
@@ -75,7 +74,7 @@ def test_a_caption_is_what_the_reference_scores(captioner: Captioner, photos: li
         assert word.attention.shape == (3, 3)
         # Where it looked: against what it looks at for every word, weighed by how much it read there.
         usual = [np.mean([alpha[0, each, r] for each in range(len(caption.words))]) for r in range(9)]
-        shares = [alpha[0, place, r] / usual[r] * math.hypot(*memory[r]) for r in range(9)]
+        shares = [alpha[0, place, r] / usual[r] * math.hypot(*features[0, r]) for r in range(9)]
         np.testing.assert_allclose(word.attention.reshape(-1), np.array(shares) / sum(shares), atol=1e-5)
         assert [word.region] == attended_regions(word.attention[None], 100, 80)
     assert caption.caption == detokenize([word.word for word in caption.words], "en")

@@ -277,7 +277,7 @@ class _Teller:
         the strongest part. `usual` [R] is the sentence's mean attention."""
         if attention is None or not count:
             return [{"region": None, "attention": None}] * count
-        shares = looked_at(attention, self.features[0], self.captioner.bundle.weights, usual=usual)
+        shares = looked_at(attention, self.features[0], usual=usual)
         grids = shares.reshape(count, *self.captioner.encoder.grid)
         regions = attended_regions(grids, self.square.width, self.square.height)
         rounded = np.round(grids.astype(np.float64), 3).tolist()

@@ -423,7 +423,7 @@ class Captioner:
         grids: Sequence[Array | None] = [None] * len(best.tokens)
         regions: Sequence[tuple[int, int, int, int] | None] = [None] * len(best.tokens)
         if best.attention is not None and len(best.tokens):
-            shares = looked_at(best.attention, features, self.bundle.weights)
+            shares = looked_at(best.attention, features)
             if boxes is None:
                 stacked = shares.reshape(len(best.tokens), *self.encoder.grid)
                 regions = attended_regions(stacked, square.width, square.height)
