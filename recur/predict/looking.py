@@ -24,8 +24,8 @@ def looked_at(attention: Array, features: Array, *, usual: Array | None = None) 
     usual      [R], the mean attention of the words of the sentence; that of the rows given when left out
 
     A share is in proportion to attention / usual * |features|. (The length of the memory that is made of the features
-    is nearer to what is read and would point a little better. It is a matrix product, though, and NumPy's threads get in
-    the way of the search's: a picture would take twice the time.)
+    is nearer to what is read and would point a little better. It is a matrix product, though, and NumPy's threads
+    get in the way of the search's: a picture would take twice the time.)
     """
     length = np.sqrt(np.square(features).sum(axis=-1))
     if usual is None:
