@@ -106,6 +106,15 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_texts(parser: argparse.ArgumentParser, what: str = "texts") -> None:
+    """The options that say where texts are."""
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help=f"{what}; without any, --file or standard input")
+    parser.add_argument(
+        "--file", metavar="FILE", help="a file with one text a line, .gz, .xz and .bz2 too; - is standard input"
+    )
+    parser.add_argument("--column", metavar="NAME", help="--file is a .csv, .tsv or .jsonl: read this column of it")
+
+
 def add_search(parser: argparse.ArgumentParser) -> None:
     """The options of the search for a caption, and of what is shown of it."""
     add_languages(parser)

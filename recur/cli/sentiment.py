@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from recur.cli.options import Commands, add_model, whole
+from recur.cli.options import Commands, add_model, add_texts, whole
 from recur.cli.terminal import json_line, visible
-from recur.cli.texts import Texts, add_texts
 
 MODEL = "sentiment"
 STRONGEST = 5  # words that are named for a single text
@@ -61,6 +60,7 @@ def sentiment(
 ) -> int:
     """Judge every text; returns the exit status. The arguments are the options of the command."""
     from recur import load
+    from recur.cli.texts import Texts
     from recur.errors import InputError
     from recur.predict.sentiment import Sentiment, SentimentClassifier
     from recur.progress import Progress

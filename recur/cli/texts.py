@@ -5,22 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from recur.data.labelled import columns
 from recur.data.lines import TABLES, Line, decoded, kind_of, open_lines, rows_of
 from recur.errors import InputError, RecurError
 
 JSON_KINDS = (".jsonl", ".ndjson")
-
-
-def add_texts(parser: Any, what: str = "texts") -> None:
-    """The options that say where texts are."""
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help=f"{what}; without any, --file or standard input")
-    parser.add_argument(
-        "--file", metavar="FILE", help="a file with one text a line, .gz, .xz and .bz2 too; - is standard input"
-    )
-    parser.add_argument("--column", metavar="NAME", help="--file is a .csv, .tsv or .jsonl: read this column of it")
 
 
 class Texts:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from recur.cli.options import Commands, add_model, whole
+from recur.cli.options import Commands, add_model, add_texts, whole
 from recur.cli.terminal import json_line, visible
-from recur.cli.texts import Texts, add_texts
 from recur.errors import RecurError
 
 DESCRIPTION = """\
@@ -86,6 +85,7 @@ def translate(
     json: bool = False,
 ) -> int:
     """Translate every text; returns the exit status. The arguments are the options of the command."""
+    from recur.cli.texts import Texts
     from recur.errors import InputError
     from recur.predict.translation import Translator
     from recur.progress import Progress
