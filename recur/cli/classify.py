@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from recur.cli.detect import add_pictures, add_stream
+from recur.cli.detect import add_pictures, add_stream, load_for
 from recur.cli.options import Commands, add_model, probability, whole
 from recur.cli.terminal import json_line, visible
-from recur.errors import RecurError
 from recur.progress import Progress
 
 DESCRIPTION = """\
@@ -52,16 +51,11 @@ def classify(
     json: bool = False,
 ) -> int:
     """Name what is in every picture; returns the exit status. The arguments are the options of the command."""
-    from recur import load
     from recur.cli.inputs import Listing
     from recur.data.images import MAX_PIXELS
 
     listing = Listing(pictures, list_file)
-    classifier = load(model)
-    if classifier.bundle.task != "classify":
-        raise RecurError(
-            f"{model}: a model for {classifier.bundle.task!r}; expected one for 'classify'; choose another"
-        )
+    classifier = load_for(model, "classify")
     most = MAX_PIXELS if max_pixels is None else max_pixels
     failed = False
     results = classifier.stream(listing, top=top, min_probability=min_probability, batch=batch, max_pixels=most)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recur.cli.options import Commands, add_max_pixels, add_model, probability, whole
 from recur.cli.terminal import json_line, visible
@@ -75,13 +75,19 @@ def add_objects(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_detector(model: str) -> Detector:
-    """The detector of that name or path. Errors: RecurError when the model does something else."""
+def load_for(model: str, task: str) -> Any:
+    """The predictor of that name or path. Errors: RecurError when the model is for another task."""
     from recur import load
 
-    detector: Detector = load(model)
-    if detector.bundle.task != "detect":
-        raise RecurError(f"{model}: a model for {detector.bundle.task!r}; expected one for 'detect'; choose another")
+    found = load(model)
+    if found.bundle.task != task:
+        raise RecurError(f"{model}: a model for {found.bundle.task!r}; expected one for {task!r}; choose another")
+    return found
+
+
+def load_detector(model: str) -> Detector:
+    """The detector of that name or path. Errors: RecurError when the model does something else."""
+    detector: Detector = load_for(model, "detect")
     return detector
 
 
