@@ -27,8 +27,8 @@ from recur.predict.detect import MIN_SCORE, OUTPUTS, Detector, found_in
 from recur.predict.nouns import Nouns
 from recur.train.card_heads import render_detector_card
 from recur.train.graph import load_session
-from recur.train.heads import HeadTrunk, batches
-from recur.train.quantize import OUTLIERS
+from recur.train.heads import HeadTrunk
+from recur.train.quantize import OUTLIERS, sample_batches
 
 TOLERANCE = 0.005  # of AP50, which goes from 0 to 1
 COMPARED = 250  # dev pictures that say whether 8 bits are good enough
@@ -106,7 +106,7 @@ def measure_head(head: DetectionHead, trunk: HeadTrunk, pictures: Sequence[Path]
     session = load_session(trunk.encoded + watching, name="the head")
     whole = session.get_inputs()[0].type == "tensor(uint8)"
     found = []
-    for pixels in batches(pictures, trunk.size):
+    for pixels in sample_batches(pictures, trunk.size):
         planes = pixels if whole else pixels.transpose(0, 3, 1, 2).astype(np.float32, order="C")
         values = session.run(names, {"pixels": planes})
         found.append(np.array([np.quantile(value, (OUTLIERS, 1 - OUTLIERS)) for value in values]))

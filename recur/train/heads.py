@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from recur.data.images import iterate_pictures
-from recur.errors import InputError, RecurError
+from recur.errors import RecurError
 from recur.hub import EMBEDDED_TRUNK
 from recur.nn.export import export_trunk, is_trunk
 from recur.nn.export_heads import ranges_of
 from recur.nn.vision import Trunk
 from recur.train.encoders import DEFAULT_SIZE, open_encoder, trunk_of
-from recur.train.quantize import BATCH, PICTURES, measure_ranges
+from recur.train.quantize import measure_ranges, sample_batches
 
 
 @dataclass(frozen=True)
@@ -68,18 +64,5 @@ def open_trunk(spec: str, *, pictures: Sequence[Path], share: bool) -> HeadTrunk
     if ranges_of(encoded) is None:
         module = open_encoder(spec, size=size).module
         assert isinstance(module, Trunk)
-        encoded = export_trunk(module, ranges=measure_ranges(module, batches(pictures, size)))
+        encoded = export_trunk(module, ranges=measure_ranges(module, sample_batches(pictures, size)))
     return HeadTrunk(spec, encoded, size, share)
-
-
-def batches(paths: Sequence[Path], size: int) -> Iterator[NDArray[np.uint8]]:
-    """Pictures [B, Y, X, 3] evenly from the whole list, for measuring ranges."""
-    waiting: list[NDArray[np.uint8]] = []
-    for _, square in iterate_pictures(paths[:: max(1, len(paths) // PICTURES)][:PICTURES], size=size):
-        if not isinstance(square, InputError):
-            waiting.append(square.pixels)
-        if len(waiting) == BATCH:
-            yield np.stack(waiting)
-            waiting = []
-    if waiting:
-        yield np.stack(waiting)
