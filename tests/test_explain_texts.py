@@ -28,7 +28,11 @@ READ_TEXT = "abc, 生死👩.\nbad cafe, (j) ab.\n" * 3
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("models")
+    return write_text_models(tmp_path_factory.mktemp("models"))
+
+
+def write_text_models(folder: Path) -> dict[str, Path]:
+    """A model with random weights for each task."""
     return {
         "generate": write_language_bundle(folder / "reader"),
         "sentiment": write_sentiment_bundle(folder / "feeling"),
@@ -37,7 +41,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def explained(models: dict[str, Path]) -> dict[str, TextExplanation]:
-    (feeling,) = explain_sentiment(recur.load(models["sentiment"]), ["a good film </script>"])
+    (feeling,) = explain_sentiment(recur.load(models["sentiment"]), ["a good film </script>, not a bad one"])
     (tongue,) = explain_translation(recur.load(models["translate"]), ["A dog runs. 猫 A man <b>."])
     assert isinstance(feeling, TextExplanation)
     assert isinstance(tongue, TextExplanation)
@@ -109,7 +113,7 @@ def test_a_long_text_is_read_and_shown_in_part(models: dict[str, Path], monkeypa
 def test_a_judgement_and_a_translation_are_those_of_the_models(models: dict[str, Path]) -> None:
     told = explained(models)
     feeling = recur.load(models["sentiment"])
-    (result,) = feeling(["a good film </script>"], running=True)
+    (result,) = feeling(["a good film </script>, not a bad one"], running=True)
     assert told["sentiment"].data == {"task": "sentiment", **result.to_json()}
     assert told["sentiment"].data["running"]
     (line,) = recur.load(models["translate"])(["A dog runs. 猫 A man <b>."])
