@@ -128,6 +128,12 @@ def test_a_judgement_and_a_translation_are_those_of_the_models(models: dict[str,
     assert [entry[:2] for entry in data["alignment"]] == strongest
 
 
+def test_of_a_long_text_the_first_sentences_have_their_shares(models: dict[str, Path]) -> None:
+    (told,) = recur.load(models["translate"])(["A dog runs in the park. " * 25])
+    assert len(told.parts) == 20
+    assert len(told.alignment) > sum(len(part.words) for part in told.parts)
+
+
 def test_texts_that_fail_keep_their_place(models: dict[str, Path]) -> None:
     first, second = explain_sentiment(recur.load(models["sentiment"]), ["  ", "good"])
     assert isinstance(first, InputError)

@@ -155,7 +155,7 @@ def tell(results: Iterator[TextExplanation | InputError], out: Path | None, json
                 progress.result(line)
             # A table and what surrounds the numbers take as much again at most.
             size += 2 * len(line.encode()) if result.data["task"] != "generate" else len(line.encode())
-            full = full or len(kept) == TEXT_LIMIT or bool(kept and size > SIZE - 100_000)
+            full = full or len(kept) == TEXT_LIMIT or size > SIZE - 100_000
             if full and not json:
                 break
             if not full and out is not None:
@@ -165,4 +165,4 @@ def tell(results: Iterator[TextExplanation | InputError], out: Path | None, json
             progress.line(f"note: the page has the first {len(kept)} texts only; give the others in smaller groups")
     if out is not None and kept:
         write_texts_page(out, kept)
-    return 1 if failed else 0
+    return 1 if failed or (full and not kept) else 0

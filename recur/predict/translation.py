@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -32,6 +32,7 @@ LONGEST: Final = 100  # pieces of a part that has no end of a sentence
 # A translation is no longer than twice the size of its part, and ten pieces; parts of one size are computed together,
 # so that a result does not depend on what else is in the batch.
 SIZES: Final = (12, 25, 50, LONGEST, 1 << 10)
+ALIGNED: Final = 20  # parts of a text whose shares of attention are kept, so that a long text takes no more memory
 UNSPACED: Final = frozenset({"zh", "ja", "th"})
 _ENDS: Final = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
 
@@ -57,7 +58,7 @@ class Translation:
     """`translation` of `source`, its log-probability, and for each of its words the source word it was read from.
 
     `alignment` has (word, source word, weight): the share of attention that the source word got; `parts` has the
-    shares of all source words, sentence by sentence.
+    shares of all source words, sentence by sentence, of the first 20.
     """
 
     source: str
@@ -99,7 +100,8 @@ class _Part:
 class _Done:
     text: str
     log_prob: float
-    aligned: Aligned
+    alignment: tuple[tuple[str, str, float], ...]
+    aligned: Aligned | None
 
 
 class Translator:
@@ -201,7 +203,8 @@ class Translator:
                     yield item
                     continue
                 if part is not None:
-                    waiting.append(next(ready))
+                    done = next(ready)
+                    waiting.append(done if len(waiting) < ALIGNED else replace(done, aligned=None))
                 if last:
                     yield self._joined(item, waiting, pair)
                     waiting = []
@@ -212,10 +215,10 @@ class Translator:
             source=text,
             translation=between.join(part.text for part in parts),
             log_prob=float(sum(part.log_prob for part in parts)),
-            alignment=tuple(entry for part in parts for entry in _strongest(part.aligned)),
+            alignment=tuple(entry for part in parts for entry in part.alignment),
             languages=pair,
             model=self.name,
-            parts=tuple(part.aligned for part in parts),
+            parts=tuple(part.aligned for part in parts if part.aligned is not None),
         )
 
     def _parts(self, texts: Iterable[str | Line | InputError]) -> Iterator[tuple[str | InputError, _Part | None, bool]]:
@@ -334,7 +337,8 @@ class Translator:
             if number == UNK
         ]
         text = self.subwords.decode(numbers, copies)
-        return _Done(text, best.log_prob, self._aligned(part, numbers, copies, attention))
+        aligned = self._aligned(part, numbers, copies, attention)
+        return _Done(text, best.log_prob, tuple(_strongest(aligned)), aligned)
 
     def _aligned(
         self, part: _Part, numbers: Sequence[int], copies: Sequence[str], attention: np.ndarray[Any, Any]
@@ -387,4 +391,5 @@ def _copied(part: _Part) -> _Done:
     plain = tuple(word.replace(SPACE, "") for word in part.words)
     text = "".join(part.words).replace(SPACE, " ").strip()
     shares = tuple(tuple(float(place == number) for place in range(len(plain))) for number in range(len(plain)))
-    return _Done(text, 0.0, Aligned(plain, plain, shares))
+    aligned = Aligned(plain, plain, shares)
+    return _Done(text, 0.0, tuple(_strongest(aligned)), aligned)
