@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# How a translator between English and German, and one from Spanish to Chinese, are trained:
-# recipes/translator.sh DATA [WORK]
+# How the translator between English and German is trained, and one from Spanish to Chinese, which is too poor to come
+# with recur (docs/texts.md): recipes/translator.sh DATA [WORK]
 #
 # DATA holds multi30k/{train,val}.{en,de}.gz and es_zh/tatoeba.tsv.xz. Killed at any moment, the same call goes on
 # where it was.
