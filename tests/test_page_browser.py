@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from serving import Serving, serving
+from test_explain_texts import explained, write_text_models
 
 import recur
 from recur.explain.explanation import explain
@@ -28,6 +29,11 @@ PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 def captioner(tiny_bundle: Path) -> Captioner:
     loaded: Captioner = recur.load(tiny_bundle, threads=1)
     return loaded
+
+
+@pytest.fixture(scope="module")
+def text_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return write_text_models(tmp_path_factory.mktemp("texts"))
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +225,32 @@ def test_without_script_the_sentences_are_there(
     page = opened(told.write(tmp_path / "page.html").as_uri(), PHONE, java_script_enabled=False)
     assert page.locator("p.sentence").first.inner_text() == told.data["sentences"][0]["caption"]
     assert page.locator("tbody th").first.inner_text() == told.data["sentences"][0]["words"][0]["word"]
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_pages_of_texts_show_what_is_told(
+    text_models: dict[str, Path], opened: Any, tmp_path: Path, viewport: dict[str, int]
+) -> None:
+    told = explained(text_models)
+    page = opened(told["generate"].write(tmp_path / "generate.html").as_uri(), viewport)
+    assert page.locator(".chars span").count() == len(told["generate"].data["text"])
+    data = told["generate"].data
+    named = next(rule["units"][0] for rule in data["follows"] if rule["units"])
+    page.locator(".follows .chip").first.click()
+    assert page.locator(".controls b").inner_text() == f"unit {named['unit']}"
+    assert page.locator(".gates circle").count() == sum(len(kind["units"]) for kind in data["saturated"])
+    assert viewport is PHONE or violations(page) == []
+    page.get_by_role("button", name="中文").click()
+    assert page.locator(".controls b").inner_text() == "意外程度"
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    page = opened(told["sentiment"].write(tmp_path / "sentiment.html").as_uri(), viewport)
+    assert page.locator(".weighed span").all_inner_texts() == [word for word, _ in told["sentiment"].data["words"]]
+    assert page.locator(".curve").is_visible()
+    assert viewport is PHONE or violations(page) == []
+    page = opened(told["translate"].write(tmp_path / "translate.html").as_uri(), viewport)
+    cells = sum(len(part["source"]) * len(part["words"]) for part in told["translate"].data["parts"])
+    assert page.locator(".matrix tbody td").count() == cells
+    page.locator(".word").first.focus()
+    assert page.locator(".origins .lit").inner_text() == told["translate"].data["alignment"][0][1]
+    assert viewport is PHONE or violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]

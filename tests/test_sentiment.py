@@ -52,6 +52,11 @@ def write_texts(folder: Path, count: int = 120) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with random weights and windows of 8 tokens. Not to be changed."""
+    return write_sentiment_bundle(tmp_path_factory.mktemp("sentiment") / "tiny")
+
+
+def write_sentiment_bundle(path: Path) -> Path:
+    """The same at `path`."""
     random = np.random.default_rng(3)
     languages = ("en", "zh")
     first = 3 + len(languages)
@@ -70,7 +75,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "ngrams": {"bits": BITS, "orders": ORDERS},
         "calibration": {"en": entry, "zh": {**entry, "bias": -0.1}},
     }
-    path = tmp_path_factory.mktemp("sentiment") / "tiny"
     return write_bundle(path, meta, weights, tokenizer=vocabulary, encoder=None, card="# tiny\n", quantize=False)
 
 

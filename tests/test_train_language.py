@@ -66,6 +66,7 @@ def test_it_learns_a_text_and_says_so(text: Path, tmp_path: Path) -> None:
     assert [row["epoch"] for row in log] == list(range(1, 13))
     assert log[-1]["loss"] < log[0]["loss"] / 2
     assert (tmp_path / "model.work" / "training.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "model.work" / "training.html").read_text(encoding="utf-8").count("<img") == 3
 
 
 @pytest.mark.parametrize(("cell", "clean"), [("lstm", False), ("lstm", True), ("gru", False), ("rnn", True)])

@@ -55,6 +55,11 @@ def write_pairs(folder: Path, count: int = 36) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle with random weights, English and German both ways. Not to be changed."""
+    return write_translation_bundle(tmp_path_factory.mktemp("translation") / "tiny")
+
+
+def write_translation_bundle(path: Path) -> Path:
+    """The same at `path`."""
     english, german = sentences()
     random = np.random.default_rng(5)
     subwords = Subwords(learn_pieces([*english, *german], 70, least=1), ("en", "de"))
@@ -72,7 +77,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "decode": {"beam": 3, "length_penalty": 0.5},
         **sizes,
     }
-    path = tmp_path_factory.mktemp("translation") / "tiny"
     return write_bundle(
         path, meta, weights, tokenizer=subwords.to_bytes(), encoder=None, card="# tiny\n", quantize=False
     )

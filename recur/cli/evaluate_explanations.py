@@ -16,23 +16,39 @@ from recur.progress import Progress
 if TYPE_CHECKING:
     from recur.data.images import Square
 
+DESCRIPTION = """\
+For every word of every caption, hide the region that the page shows, and another one of the same size drawn at random:
+how often does its own cost the word more of its probability, and how much? With --model the same is asked of models of
+texts, and --data is a text file: of a sentiment model for the word that speaks most for the label, of a translator for
+the source word that each word was read from (both taken out, against another one taken out); of a language model,
+whether the units named on the first half of the text follow their rules on the second half.
+"""
+
 
 def add(tasks: Commands) -> None:
     """Add the task `explanations`."""
     task = tasks.add_parser(
         "explanations",
-        help="how far the places that the caption page shows are to be believed",
-        description="For every word of every caption, hide the region that the page shows, and another one of the same "
-        "size drawn at random: how often does its own cost the word more of its probability, and how much?",
+        help="how far what the pages show is to be believed",
+        description=DESCRIPTION,
         allow_abbrev=False,
     )
     task.set_defaults(run=evaluate_explanations)
     add_model(task)
-    task.add_argument("--data", type=Path, required=True, metavar="PATH", help="pictures, in any format of training")
+    task.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="pictures, in any format of training; a text for models of texts",
+    )
     task.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures are, when not beside the data")
     task.add_argument("--split", choices=SPLITS, default="dev", help="the part of the data to use (default: dev)")
     add_languages(task, default="all of the model's")
-    task.add_argument("--limit", type=whole(1), metavar="N", help="the first N pictures only")
+    task.add_argument("--column", metavar="NAME", help="--data is a table of texts: read this column of it")
+    task.add_argument("--from", dest="source", metavar="LANG", help="of a translator: the language of the texts")
+    task.add_argument("--to", dest="target", metavar="LANG", help="of a translator: the language of the translation")
+    task.add_argument("--limit", type=whole(1), metavar="N", help="the first N pictures or texts only")
     task.add_argument("--seed", type=whole(0), default=0, metavar="N", help="seed of the random regions (default: 0)")
     add_max_pixels(task)
     task.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -45,24 +61,32 @@ def evaluate_explanations(
     images: Path | None = None,
     split: str = "dev",
     lang: tuple[str, ...] | None = None,
+    column: str | None = None,
+    source: str | None = None,
+    target: str | None = None,
     limit: int | None = None,
     seed: int = 0,
     max_pixels: int | None = None,
     json: bool = False,
 ) -> int:
-    """Measure the explanations of a captioner; returns the exit status."""
+    """Measure the explanations of a model; returns the exit status."""
     from recur import load
+    from recur.cli.evaluate_explanations_texts import measure_texts, told_lines
     from recur.data.captions import read_captions
     from recur.data.images import MAX_PIXELS
     from recur.explain.faithful import faithfulness
 
+    captioner = load(model)
+    if captioner.bundle.task != "caption":
+        told = measure_texts(captioner, str(data), column, source, target, limit, seed)
+        print(json_line(told) if json else "\n".join(told_lines(told)))
+        return 0
     found = read_captions(data, images=images)
     for line in found.problems:
         sys.stderr.write(visible(line) + "\n")
     paths = [str(picture.path) for picture in found.pictures if split in ("all", picture.split)][:limit]
     if not paths:
         raise RecurError(f"{data}: no pictures in split {split!r}; expected some; choose with --split")
-    captioner = load(model)
     failed: list[str] = []
     for language in lang or captioner.languages:
         with Progress(len(paths), unit="pictures") as progress:

@@ -77,7 +77,7 @@ def generate(
         raise RecurError("both --prompt and --prompt-file; expected one of them; leave one out")
     if json and length is None:
         raise RecurError("--json with --length unlimited would never print anything; give a number of characters")
-    begin = _prompt(prompt, prompt_file)
+    begin = prompt_of(prompt, prompt_file)
     writer = load_language_model(model)
     unknown = sorted({c for c in begin if c not in writer.characters})
     if unknown:
@@ -98,7 +98,7 @@ def generate(
     return 0
 
 
-def _prompt(prompt: str | None, prompt_file: Path | None) -> str:
+def prompt_of(prompt: str | None, prompt_file: Path | None) -> str:
     from recur.data.characters import decode_pieces, pieces_of, read_text
 
     if prompt_file is not None:

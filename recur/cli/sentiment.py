@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from recur.cli.options import Commands, add_model, add_texts, whole
 from recur.cli.terminal import json_line, visible
+
+if TYPE_CHECKING:
+    from recur.predict.sentiment import SentimentClassifier
 
 MODEL = "sentiment"
 STRONGEST = 5  # words that are named for a single text
@@ -59,18 +63,13 @@ def sentiment(
     running: bool = False,
 ) -> int:
     """Judge every text; returns the exit status. The arguments are the options of the command."""
-    from recur import load
     from recur.cli.texts import Texts
     from recur.errors import InputError
-    from recur.predict.sentiment import Sentiment, SentimentClassifier
+    from recur.predict.sentiment import Sentiment
     from recur.progress import Progress
 
     source = Texts(texts, file, column)
-    classifier = load(model)
-    if not isinstance(classifier, SentimentClassifier):
-        from recur.errors import RecurError
-
-        raise RecurError(f"{model}: no model for sentiment; choose one of `recur models`")
+    classifier = load_classifier(model)
     weigh = words if words is not None else json or source.single
     failed = False
 
@@ -92,3 +91,15 @@ def sentiment(
                 progress.result(json_line(result.to_json()) if json else readable(result))
             progress.advance()
     return 1 if failed else 0
+
+
+def load_classifier(model: str) -> SentimentClassifier:
+    """The named model, or the one at a path. Errors: RecurError when it does not judge texts."""
+    from recur import load
+    from recur.errors import RecurError
+    from recur.predict.sentiment import SentimentClassifier
+
+    found = load(model)
+    if not isinstance(found, SentimentClassifier):
+        raise RecurError(f"{model}: no model for sentiment; choose one of `recur models`")
+    return found

@@ -296,17 +296,23 @@ def states(told: Pass, cell: Cell) -> dict[str, Any]:
         out["cells"] = packed(told.cells)
     names = GATE_NAMES[cell]
     out["gates"] = {name: packed(gates[:, :, number]) for number, name in enumerate(names)} if len(names) > 1 else {}
-    out["saturated"] = [
+    out["saturated"] = saturation(gates, cell)
+    return out
+
+
+def saturation(gates: Array, cell: Cell) -> list[dict[str, Any]]:
+    """The shares of the gates [L, S, G, H] of each layer and kind that were shut, and open, over steps and units."""
+    names = GATE_NAMES[cell]
+    return [
         {
             "layer": layer + 1,
             "gate": name,
             "shut": round(float((gates[layer, :, names.index(name)] < SATURATED[0]).mean()), 4),
             "open": round(float((gates[layer, :, names.index(name)] > SATURATED[1]).mean()), 4),
         }
-        for layer in range(layers)
+        for layer in range(len(gates))
         for name in OPEN_OR_SHUT[cell]
     ]
-    return out
 
 
 def packed(values: Array) -> dict[str, Any]:

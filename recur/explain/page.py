@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 END_WORD = "<end>"  # as `recur.predict.caption` names the end of the sentence among the alternatives of a word
 # Each one imports from those before it only: joined in this order they are one module.
 SCRIPTS = ("texts.js", "draw.js", "tree.js", "inside.js", "view.js")
+# What draws the texts of the other tasks, here and in the service.
+TASK_SCRIPTS = ("chars.js", "feel.js", "tongue.js")
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -69,32 +71,38 @@ def render_page(pictures: Sequence[Explanation]) -> str:
     # The page's own words are Chinese only when every caption is: a mixed page is read by people who can read both.
     chrome = "zh" if languages and all(language.startswith("zh") for language in languages) else "en"
     texts = TEXTS[chrome]
-    style, script = asset("page.css"), joined((*SCRIPTS, "offline.js"))
-    policy = (
-        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
-        "base-uri 'none'; form-action 'none'"
-    )
     names = [PurePath(data["picture"]["name"] or "").name for data in every]
     title = f"{names[0]} · {texts['title']}" if len(names) == 1 and names[0] else texts["title"]
     models = ", ".join(dict.fromkeys(data["model"] for data in every))
     articles = "\n".join(_article(picture, number, texts) for number, picture in enumerate(pictures, start=1))
+    made = f"{texts['made']} {escaped(models)} · {texts['offline']}"
+    return whole_page(chrome, title, texts["title"], articles, made, joined((*SCRIPTS, "offline.js")))
+
+
+def whole_page(language: str, title: str, heading: str, articles: str, made: str, script: str) -> str:
+    """An HTML page that fetches nothing: `articles` and `made` are HTML, `title` and `heading` plain text."""
+    style = asset("page.css")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
     return f"""<!doctype html>
-<html lang="{chrome}">
+<html lang="{language}">
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta name="referrer" content="no-referrer">
-<title>{_text(title)}</title>
+<title>{escaped(title)}</title>
 <style>{style}</style>
 </head>
 <body>
-<header><h1>{texts["title"]}</h1><p class="hint"></p></header>
+<header><h1>{escaped(heading)}</h1><p class="hint"></p></header>
 <main>
 {articles}
 </main>
-<footer><p>{texts["made"]} {_text(models)} · {texts["offline"]}</p></footer>
+<footer><p>{made}</p></footer>
 <script type="module">{script}</script>
 </body>
 </html>
@@ -118,38 +126,40 @@ def _article(picture: Explanation, number: int, texts: dict[str, str]) -> str:
     spoken = next((each["caption"] for each in data["sentences"] if each["caption"] is not None), None)
     about = data["picture"]
     name = PurePath(about["name"] or "").name or about["name"] or ""
-    notes = "".join(f'<p class="note">{_text(note)}</p>' for note in about["notes"])
+    alt = escaped(spoken or texts["not_sure"])
+    notes = "".join(f'<p class="note">{escaped(note)}</p>' for note in about["notes"])
     sentences = "".join(_sentence(sentence, texts) for sentence in data["sentences"])
     return f"""<article id="picture-{number}" aria-labelledby="name-{number}">
 <figure>
-<div class="frame"><img src="{uri}" width="{width}" height="{height}" alt="{_text(spoken or texts["not_sure"])}"></div>
-<figcaption id="name-{number}">{_text(name)} <span>{about["width"]} × {about["height"]}</span></figcaption>
+<div class="frame"><img src="{uri}" width="{width}" height="{height}" alt="{alt}"></div>
+<figcaption id="name-{number}">{escaped(name)} <span>{about["width"]} × {about["height"]}</span></figcaption>
 {notes}
 </figure>
 <div class="reading">
 {sentences}</div>
-<script type="application/json" class="explanation">{_json(data)}</script>
+<script type="application/json" class="explanation">{quiet_json(data)}</script>
 </article>"""
 
 
 def _sentence(sentence: dict[str, Any], texts: dict[str, str]) -> str:
     """A sentence with its words in a table: what a reader without script sees."""
-    language = _text(sentence["language"])
+    language = escaped(sentence["language"])
     if sentence["caption"] is None:
         return f'<p class="sentence unsure">{texts["not_sure"]}</p>\n'
     rows = []
     for word in sentence["words"]:
         runners = ", ".join(
-            f"{_text(texts['end'] if each['word'] == END_WORD else each['word'])} {_percent(each['probability'])}"
+            f"{escaped(texts['end'] if each['word'] == END_WORD else each['word'])} {_percent(each['probability'])}"
             for each in word["runners_up"]
         )
         rows.append(
-            f'<tr><th scope="row" lang="{language}">{_text(word["word"])}</th><td>{_percent(word["probability"])}</td>'
+            f'<tr><th scope="row" lang="{language}">{escaped(word["word"])}</th>'
+            f"<td>{_percent(word['probability'])}</td>"
             f'<td lang="{language}">{runners}</td></tr>'
         )
     columns = "".join(f'<th scope="col">{texts[name]}</th>' for name in ("word", "probability", "runners"))
     return (
-        f'<p class="sentence" lang="{language}">{_text(sentence["caption"])}</p>\n'
+        f'<p class="sentence" lang="{language}">{escaped(sentence["caption"])}</p>\n'
         f'<div class="scroll"><table><thead><tr>{columns}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>\n'
     )
 
@@ -166,12 +176,12 @@ def _percent(value: float) -> str:
     return f"{100 * value:.0f}\N{NO-BREAK SPACE}%" if value >= 0.01 else "<\N{NO-BREAK SPACE}1\N{NO-BREAK SPACE}%"
 
 
-def _text(value: str) -> str:
+def escaped(value: str) -> str:
     """Escaped for HTML; control characters of odd file names become visible."""
     return html.escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value))
 
 
-def _json(value: object) -> str:
+def quiet_json(value: object) -> str:
     """JSON that cannot end its script element: every `<` is escaped."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -22,8 +22,8 @@ from recur.data.ahead import as_they_come
 from recur.data.lines import Line, groups
 from recur.data.subwords import END, SPACE, UNK, Subwords, clean, split_words
 from recur.engine.native import Decoder, Stack
-from recur.engine.reference import Cell
-from recur.engine.search import Hypothesis
+from recur.engine.reference import Array, Cell, IntArray
+from recur.engine.search import Hypothesis, log_softmax
 from recur.errors import InputError, RecurError
 from recur.predict.voice import precision_of
 
@@ -32,15 +32,33 @@ LONGEST: Final = 100  # pieces of a part that has no end of a sentence
 # A translation is no longer than twice the size of its part, and ten pieces; parts of one size are computed together,
 # so that a result does not depend on what else is in the batch.
 SIZES: Final = (12, 25, 50, LONGEST, 1 << 10)
+ALIGNED: Final = 20  # parts of a text whose shares of attention are kept, so that a long text takes no more memory
 UNSPACED: Final = frozenset({"zh", "ja", "th"})
 _ENDS: Final = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A sentence, or a part of one, word by word: `weights[t][r]` is the share of its attention that word t of the
+    translation `words` gave to word r of the `source`; each row adds up to 1.
+    """
+
+    source: tuple[str, ...]
+    words: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"source": [word, …], "words": [word, …], "weights": [[share, …], …]}`"""
+        rows = [[round(weight, 4) for weight in row] for row in self.weights]
+        return {"source": list(self.source), "words": list(self.words), "weights": rows}
 
 
 @dataclass(frozen=True)
 class Translation:
     """`translation` of `source`, its log-probability, and for each of its words the source word it was read from.
 
-    `alignment` has (word, source word, weight): the share of attention that the source word got.
+    `alignment` has (word, source word, weight): the share of attention that the source word got; `parts` has the
+    shares of all source words, sentence by sentence, of the first 20.
     """
 
     source: str
@@ -49,6 +67,7 @@ class Translation:
     alignment: tuple[tuple[str, str, float], ...]
     languages: tuple[str, str]
     model: str
+    parts: tuple[Aligned, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """One plain object, ready for `json.dumps`."""
@@ -82,6 +101,7 @@ class _Done:
     text: str
     log_prob: float
     alignment: tuple[tuple[str, str, float], ...]
+    aligned: Aligned | None
 
 
 class Translator:
@@ -183,7 +203,8 @@ class Translator:
                     yield item
                     continue
                 if part is not None:
-                    waiting.append(next(ready))
+                    done = next(ready)
+                    waiting.append(done if len(waiting) < ALIGNED else replace(done, aligned=None))
                 if last:
                     yield self._joined(item, waiting, pair)
                     waiting = []
@@ -197,6 +218,7 @@ class Translator:
             alignment=tuple(entry for part in parts for entry in part.alignment),
             languages=pair,
             model=self.name,
+            parts=tuple(part.aligned for part in parts if part.aligned is not None),
         )
 
     def _parts(self, texts: Iterable[str | Line | InputError]) -> Iterator[tuple[str | InputError, _Part | None, bool]]:
@@ -265,11 +287,7 @@ class Translator:
 
     def search(self, parts: Sequence[_Part], target: str, beam: int, penalty: float) -> list[Hypothesis]:
         """The best hypothesis of each part; all of them of one of the `SIZES`, with or without strange words."""
-        lengths = np.array([len(part.ids) for part in parts])
-        ids = np.zeros((len(parts), int(lengths.max())), np.int64)
-        for row, part in zip(ids, parts, strict=True):
-            row[: len(part.ids)] = part.ids
-        features = self._encoder.scan(self._embedding[ids], lengths=lengths).outputs
+        features, lengths = self._encoded(parts)
         size = next(size for size in SIZES if lengths.max() <= size)
         hypotheses = self._decoders[target, parts[0].strange].beam_search(
             features,
@@ -283,6 +301,31 @@ class Translator:
         )
         return [best for best, *_ in hypotheses]
 
+    def sentence(self, words: Sequence[str]) -> _Part:
+        """Words, as `split_words` gives them, as one part that `search` and `log_probs` take."""
+        return self._part(words)
+
+    def log_probs(self, parts: Sequence[_Part], numbers: Sequence[int], target: str) -> Array:
+        """What the pieces `numbers` [T] of a translation would have, [N, T], each after those before it, had `parts`
+        been the source. All parts with strange words, or none.
+        """
+        decoder = self._decoders[target, parts[0].strange]
+        features, lengths = self._encoded(parts)
+        begun = np.array([self.subwords.language_id(target), *numbers[:-1]])
+        given = np.repeat(begun[None], len(parts), axis=0)
+        found = log_softmax(decoder.read(given, features, memory_lengths=lengths).logits)
+        places = np.searchsorted(np.asarray(decoder.words), np.asarray(numbers))
+        told: Array = found[:, np.arange(len(numbers)), places]
+        return told
+
+    def _encoded(self, parts: Sequence[_Part]) -> tuple[Array, IntArray]:
+        """Features [N, R, F] of parts, and their lengths [N]."""
+        lengths = np.array([len(part.ids) for part in parts])
+        ids = np.zeros((len(parts), int(lengths.max())), np.int64)
+        for row, part in zip(ids, parts, strict=True):
+            row[: len(part.ids)] = part.ids
+        return self._encoder.scan(self._embedding[ids], lengths=lengths).outputs, lengths
+
     def _told(self, part: _Part, best: Hypothesis) -> _Done:
         assert best.attention is not None
         attention = best.attention[:, : len(part.ids)]  # the rest belongs to longer ones of the batch
@@ -294,12 +337,29 @@ class Translator:
             if number == UNK
         ]
         text = self.subwords.decode(numbers, copies)
-        return _Done(text, best.log_prob, self._alignment(part, numbers, copies, attention))
+        aligned = self._aligned(part, numbers, copies, attention)
+        return _Done(text, best.log_prob, tuple(_strongest(aligned)), aligned)
 
-    def _alignment(
+    def _aligned(
         self, part: _Part, numbers: Sequence[int], copies: Sequence[str], attention: np.ndarray[Any, Any]
-    ) -> tuple[tuple[str, str, float], ...]:
-        """For each word of the translation the source word that got most of its attention."""
+    ) -> Aligned:
+        """For each word of the translation how its attention was shared among the source words."""
+        words = [
+            (plain, places)
+            for word, places in self.spelled(numbers, copies)
+            if (plain := word.replace(SPACE, " ").strip())
+        ]
+        rows = (
+            np.bincount(part.owner, attention[places].mean(axis=0), minlength=len(part.words)) for _, places in words
+        )
+        return Aligned(
+            tuple(word.replace(SPACE, "") for word in part.words),
+            tuple(word for word, _ in words),
+            tuple(tuple(row.tolist()) for row in rows),
+        )
+
+    def spelled(self, numbers: Sequence[int], copies: Sequence[str] = ()) -> list[tuple[str, list[int]]]:
+        """The words that pieces spell, each with the places of its pieces; `copies` stand for the unknown ones."""
         rest = iter(copies)
         words: list[tuple[str, list[int]]] = []
         for place, number in enumerate(numbers):
@@ -310,14 +370,15 @@ class Translator:
                 words.append((piece, [place]))
             else:
                 words[-1] = (words[-1][0] + piece, [*words[-1][1], place])
-        found = []
-        for word, places in words:
-            shares = np.bincount(part.owner, attention[places].mean(axis=0), minlength=len(part.words))
-            best = int(shares.argmax())
-            plain = word.replace(SPACE, " ").strip()
-            if plain:
-                found.append((plain, part.words[best].replace(SPACE, ""), float(shares[best])))
-        return tuple(found)
+        return words
+
+
+def _strongest(aligned: Aligned) -> Iterator[tuple[str, str, float]]:
+    """Each word with the source word that got most of its attention."""
+    for word, shares in zip(aligned.words, aligned.weights, strict=True):
+        best = max(range(len(shares)), key=shares.__getitem__)
+        if word:
+            yield word, aligned.source[best], shares[best]
 
 
 def _good(result: Translation | InputError) -> Translation:
@@ -327,6 +388,8 @@ def _good(result: Translation | InputError) -> Translation:
 
 
 def _copied(part: _Part) -> _Done:
-    plain = [word.replace(SPACE, "") for word in part.words]
+    plain = tuple(word.replace(SPACE, "") for word in part.words)
     text = "".join(part.words).replace(SPACE, " ").strip()
-    return _Done(text, 0.0, tuple((word, word, 1.0) for word in plain if word))
+    shares = tuple(tuple(float(place == number) for place in range(len(plain))) for number in range(len(plain)))
+    aligned = Aligned(plain, plain, shares)
+    return _Done(text, 0.0, tuple(_strongest(aligned)), aligned)

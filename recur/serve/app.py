@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from recur import __version__
 from recur.engine.vision import processors
 from recur.errors import RecurError
-from recur.explain.page import SCRIPTS, asset
+from recur.explain.page import SCRIPTS, TASK_SCRIPTS, asset
 from recur.serve.bodies import LATER, Budget, Refused, read_body, understand
 from recur.serve.guide import guide
 from recur.serve.metrics import Metrics
@@ -159,7 +159,7 @@ def make_app(
     async def static(name: str) -> Response:
         if name in files:
             return Response(_web(name), media_type=files[name], headers={"cache-control": "no-cache"})
-        if name in SCRIPTS or name == "page.css":
+        if name in (*SCRIPTS, *TASK_SCRIPTS) or name == "page.css":
             kind = "text/css" if name == "page.css" else "text/javascript"
             return Response(asset(name), media_type=kind, headers={"cache-control": "no-cache"})
         raise Refused(404, "no such file; the page is at /")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from recur.errors import RecurError
 from recur.explain.inside import packed
+from recur.explain.texts import characters_told
 from recur.serve.tasks import Options, Row
 
 PIECE = 32  # characters of an event of a stream
@@ -55,9 +55,7 @@ def read(model: Any, items: Sequence[str], options: ReadOptions) -> list[Any]:
         top = trace.hidden[-1]  # [T, H]
         out.append(
             {
-                "text": trace.text,
-                "nats": [None if math.isnan(cost) else round(cost, 3) for cost in trace.nats.tolist()],
-                "expected": [[[each, round(p, 3)] for each, p in place] for place in trace.alternatives],
+                **characters_told(trace),
                 "shape": list(top.shape),
                 "hidden": packed(top),
                 "model": model.name,

@@ -42,6 +42,7 @@ from recur.train.checkpoint import (
 )
 from recur.train.orthogonal import Muon
 from recur.train.plot import plot_losses
+from recur.train.watch import ROWS, STEPS, gradients_back, render_training, update_ratios, weights_of
 
 LEAST = 20  # characters of all text: two of them, one to read and one to foresee, are in the dev split
 WARM, FALL = 50, 0.6  # steps in which the rates rise; part of the course, its end, in which they fall to zero
@@ -65,6 +66,8 @@ class Run:
     loss: float = 0.0  # summed over the steps of this epoch
     state: State | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
+    watched: list[dict[str, Any]] = field(default_factory=list)
+    ratios: dict[str, float] = field(default_factory=dict)
     best_score: float = float("inf")
     best: dict[str, Any] | None = None
 
@@ -173,6 +176,7 @@ def train_language(
     results = {"dev": model.evaluate(held)}
     update_bundle(out, {"results": results}, card=render_language_card({**model.meta, "results": results}))
     write_atomically(work / "training.png", plot_losses(run.log))
+    write_atomically(work / "training.html", render_training(out.stem, run.log, run.watched).encode())
     return out
 
 
@@ -260,6 +264,9 @@ def _train(run: Run, stop: StopRequest) -> bool:
         print(
             f"epoch {run.epoch + 1}/{settings['epochs']}  loss {run.loss / steps:.4f}  dev {dev:.4f} nats", flush=True
         )
+        far = rows_of(run.dev, max(1, min(ROWS, len(run.dev) // 20)), 0)[: STEPS + 1]
+        back = gradients_back(run.network, far) if len(far) > 2 else []
+        run.watched.append({"epoch": run.epoch + 1, "gradients": back, "ratios": run.ratios})
         better = dev < run.best_score
         if better:
             run.best_score, run.best = dev, copy_state(run.network.state_dict())
@@ -285,7 +292,9 @@ def _epoch(run: Run, text: Tensor, stop: StopRequest) -> bool:
             set_rates(run.optimizers, settings["rate"], done, course)
             at = run.step * length
             piece = text[at : at + length + 1]
+            before = weights_of(run.network) if run.step == steps - 1 else None
             loss, run.state = update(run.network, run.optimizers, piece, run.state)
+            run.ratios = {} if before is None else update_ratios(before, run.network)
             run.step, run.loss = run.step + 1, run.loss + loss
             progress.update(run.step, f"loss {run.loss / run.step:.3f}")
     return True
@@ -358,6 +367,7 @@ def _save(run: Run) -> None:
         extra={
             "settings": run.settings,
             "log": run.log,
+            "watched": run.watched,
             "loss": run.loss,
             "best_score": None if run.best is None else run.best_score,
         },
@@ -373,6 +383,7 @@ def _load(run: Run) -> None:
         optimizer.load_state_dict(saved.optimizer[str(number)])
     run.epoch, run.step = saved.counters["epoch"], saved.counters["step"]
     run.loss, run.log = float(saved.extra["loss"]), saved.extra["log"]
+    run.watched = saved.extra.get("watched", [])
     if "best" in saved.models:
         run.best, run.best_score = saved.models["best"], float(saved.extra["best_score"])
     if "state" in saved.models:

@@ -85,6 +85,35 @@ def plot_losses(log: Sequence[Mapping[str, Any]]) -> bytes:
     return _png(figure)
 
 
+def plot_gradients(watched: Sequence[Mapping[str, Any]]) -> bytes:
+    """The norm of a gradient by the steps that it has come back, a line an epoch, later ones darker, as PNG."""
+    figure = _figure(6.4, 3.6)
+    axes = figure.subplots()
+    for number, row in enumerate(watched, 1):
+        norms = np.maximum(np.asarray(row["gradients"], float), 1e-12)
+        axes.semilogy(np.arange(1, len(norms) + 1), norms, color=COLOURS[0], alpha=(1 + number) / (1 + len(watched)))
+    axes.set(xlabel="steps back", ylabel="gradient norm")
+    axes.grid(axis="y", color="#eeeeee")
+    return _png(figure)
+
+
+def plot_ratios(watched: Sequence[Mapping[str, Any]]) -> bytes:
+    """The size of an update against the weights by epoch, a line a matrix, as PNG."""
+    figure = _figure(6.4, 3.6)
+    axes = figure.subplots()
+    epochs = [int(row["epoch"]) for row in watched]
+    names = list(dict.fromkeys(name for row in watched for name in row["ratios"]))
+    for colour, name in zip(_colours(len(names)), names, strict=True):
+        values = [max(float(row["ratios"].get(name, np.nan)), 1e-12) for row in watched]
+        axes.semilogy(epochs, values, marker=".", color=colour, label=name)
+    axes.axhline(1e-3, color="#bbbbbb", linewidth=1)
+    axes.set(xlabel="epoch", ylabel="update / weights")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(axis="y", color="#eeeeee")
+    axes.legend(frameon=False, fontsize=8)
+    return _png(figure)
+
+
 def plot_reliability(confidence: NDArray[np.floating[Any]], good: NDArray[np.bool_]) -> bytes:
     """How far a confidence can be believed, as PNG. confidence [N] in 0..1, good [N]: was the caption acceptable?
 

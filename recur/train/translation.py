@@ -41,7 +41,7 @@ from recur.train.checkpoint import (
     save_checkpoint,
 )
 
-RATE = 2e-3
+RATE = 3e-3
 CLIP = 1.0
 SMOOTHING = 0.1
 STEP_PIECES = 1_300  # of the longer side, that a step reads

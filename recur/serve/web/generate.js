@@ -1,14 +1,15 @@
 /* The tab of the character model: type, and see what surprises it and what any unit does; or let it write on. */
-import { colour, make, unpack } from "./draw.js";
+import { paintCharacters } from "./chars.js";
+import { make } from "./draw.js";
 import { TEXTS, say } from "./texts.js";
 
 Object.assign(TEXTS.en, {
   chars_ask: "Type, and watch it read", chars_hint: "Each character is coloured by how surprised the model was (in nats), or by what one unit of its top layer does. It knows the texts that it was trained on.",
-  chars_go: "Write on", chars_surprise: "surprise", chars_unit: "unit {n}", chars_show: "Colour by", chars_expected: "expected: {list}", chars_heat: "Temperature",
+  chars_go: "Write on", chars_heat: "Temperature",
 });
 Object.assign(TEXTS.zh, {
   chars_ask: "输入文字，看它阅读", chars_hint: "每个字符的颜色表示模型的意外程度（单位：奈特），或顶层某个单元的活动。它只熟悉训练过的文字。",
-  chars_go: "继续写", chars_surprise: "意外程度", chars_unit: "单元 {n}", chars_show: "着色依据", chars_expected: "预期：{list}", chars_heat: "温度",
+  chars_go: "继续写", chars_heat: "温度",
 });
 
 let text = "It was a quiet evening, and ", told = null, timer = 0, turn = 0, seed = 0;
@@ -24,18 +25,7 @@ export function open(section, ask) {
     if (!told) return;
     const number = Math.min(Number(unit.value) || 0, told.shape[1]);
     name.textContent = number ? say("chars_unit", { n: number }) : say("chars_surprise");
-    const value = unpack(told.hidden);
-    shown.replaceChildren(...[...told.text].map((character, place) => {
-      const amount = number ? value(place * told.shape[1] + number - 1) : Math.min(1, (told.nats[place] ?? 0) / 6);
-      const cell = make("span", { text: character === "\n" ? "⏎\n" : character });
-      const [r, g, b] = colour(amount);
-      cell.style.backgroundColor = `rgb(${r} ${g} ${b})`;
-      cell.addEventListener("pointerenter", () => {
-        const list = told.expected[place].map(([each, p]) => `${each === "\n" ? "⏎" : each} ${Math.round(100 * p)} %`).join(" · ");
-        note.textContent = `${(number ? amount : told.nats[place] ?? 0).toFixed(2)} · ${say("chars_expected", { list })}`;
-      });
-      return cell;
-    }));
+    shown.replaceChildren(...paintCharacters(told, number, 0, (line) => { note.textContent = line; }));
   };
   const read = async () => {
     const mine = ++turn;

@@ -1,6 +1,7 @@
 /* The tab of translation: a text in another language; pointing at a word shows the word that it was read from. */
 import { make } from "./draw.js";
 import { TEXTS, say } from "./texts.js";
+import { drawTranslation } from "./tongue.js";
 
 Object.assign(TEXTS.en, { tongue_ask: "Say it in another language", tongue_hint: "Point at a word of the translation, or use Tab: the word that it was read from lights up.", tongue_go: "Translate", tongue_way: "Direction" });
 Object.assign(TEXTS.zh, { tongue_ask: "换一种语言", tongue_hint: "指向译文中的一个词，或用 Tab 键，就会亮起它所依据的原词。", tongue_go: "翻译", tongue_way: "方向" });
@@ -18,20 +19,7 @@ export function open(section, ask, task) {
     event.preventDefault();
     text = area.value; way = choose.value;
     const [source, target] = way.split(" ");
-    try { out.replaceChildren(draw(await ask("/v1/translate", null, { text, source, target }))); } catch (error) { out.replaceChildren(make("p", { kind: "problem", role: "alert", text: say("failed", { why: error.message }) })); }
+    try { out.replaceChildren(drawTranslation(await ask("/v1/translate", null, { text, source, target }))); } catch (error) { out.replaceChildren(make("p", { kind: "problem", role: "alert", text: say("failed", { why: error.message }) })); }
   });
   section.replaceChildren(form, out);
-}
-
-function draw(told) {
-  const origins = [...new Set(told.alignment.map(([, other]) => other))];
-  const sources = new Map(origins.map((word) => [word, make("span", { text: word })]));
-  const line = make("p", { kind: "sentence", lang: told.to });
-  for (const [word, other, weight] of told.alignment) {
-    const light = (on) => () => sources.get(other)?.classList.toggle("lit", on);
-    line.append(make("button", { type: "button", kind: "word", text: word, title: `${other} ${weight.toFixed(2)}`, "aria-label": `${word} ← ${other}`, onmouseenter: light(true), onmouseleave: light(false), onfocus: light(true), onblur: light(false) }), " ");
-  }
-  const from = make("p", { kind: "origins", lang: told.from });
-  for (const element of sources.values()) from.append(element, " ");
-  return make("div", { kind: "card" }, make("p", { kind: "spoken", lang: told.to, text: told.translation }), line, from);
 }

@@ -1,0 +1,26 @@
+/* A judgement of a text: what each word had to do with it, and how it changed from word to word. */
+import { make, shape } from "./draw.js";
+import { TEXTS, percent, say } from "./texts.js";
+
+Object.assign(TEXTS.en, { feel_pos: "good", feel_neg: "bad", feel_running: "How good it sounds after each word", feel_long: "The text is too long to weigh its words one by one." });
+Object.assign(TEXTS.zh, { feel_pos: "好评", feel_neg: "差评", feel_running: "读到每个词之后好评的概率", feel_long: "文字太长，未逐词分析。" });
+
+export function drawFeeling(told) {
+  const most = Math.max(0.5, ...told.words.map(([, weight]) => Math.abs(weight)));
+  const words = make("p", { kind: "weighed", lang: told.language });
+  told.words.forEach(([word, weight], place) => {
+    const level = Math.round((4 * Math.abs(weight)) / most);
+    if (place && told.language !== "zh") words.append(" ");
+    words.append(make("span", { kind: level ? `${weight > 0 ? "for" : "against"}${level}` : "", title: weight.toFixed(2), text: word }));
+  });
+  if (!told.words.length) words.append(say("feel_long"));
+  const body = make("div", { kind: "card" }, make("p", {}, make("b", { kind: "verdict", text: say(`feel_${told.label}`) ?? told.label }), ` ${percent(told.probability)}`), words);
+  const running = told.running ?? [];
+  if (running.length > 1) {
+    const points = running.map(([, p], place) => `${(100 * place) / (running.length - 1)},${38 - 36 * p}`).join(" ");
+    const curve = shape("svg", { viewBox: "0 0 100 40", preserveAspectRatio: "none", class: "curve", role: "img", "aria-label": `${say("feel_running")}: ${running.map(([word, p]) => `${word} ${percent(p)}`).join(", ")}` });
+    curve.append(shape("line", { x1: 0, x2: 100, y1: 20, y2: 20, class: "zero" }), shape("polyline", { points, class: "line" }));
+    body.append(make("p", { kind: "soft", text: say("feel_running") }), curve);
+  }
+  return body;
+}
