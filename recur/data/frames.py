@@ -37,7 +37,7 @@ FORMATS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """`number` from 0; `seconds` from the start (None: nobody said); `pixels` uint8 [S, S, 3] or a feature vector [D]."""
+    """`number` from 0; `seconds` from the start, or None; `pixels` uint8 [S, S, 3] or a feature vector [D]."""
 
     number: int
     seconds: float | None
@@ -93,7 +93,7 @@ def _video_frames(source: Path | io.BytesIO, name: str | Path, size: int, max_pi
     if (source.stat().st_size if isinstance(source, Path) else len(source.getbuffer())) == 0:
         raise InputError(name, "an empty file", "give a video")
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
-    stream: Any = open(source, "rb") if isinstance(source, Path) else source
+    stream: Any = source.open("rb") if isinstance(source, Path) else source
     with stream:
         try:
             container = av.open(stream, mode="r", options=options)
@@ -282,7 +282,7 @@ def read_features(path: str | Path) -> list[tuple[str, str, NDArray[np.float32],
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(path, f"no NumPy archive that can be read ({str(error)[:100]})", "get it again") from error
     if not found:
-        raise InputError(path, "holds no scores", "expected arrays FOLD/NAME/scores and FOLD/NAME/labels")
+        raise InputError(path, "holds no scores", "expected FOLD/NAME/scores and FOLD/NAME/labels")
     widths = sorted({scores.shape[1] for _, _, scores, _ in found})
     if len(widths) > 1:
         raise InputError(

@@ -7,6 +7,7 @@ define them: neither counts a shift of a border, both count every segment too ma
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ def segments(labels: Sequence[int] | Labels) -> list[tuple[int, int, int]]:
     if not len(y):
         return []
     borders = [0, *(np.flatnonzero(y[1:] != y[:-1]) + 1).tolist(), len(y)]
-    return [(int(y[start]), start, end) for start, end in zip(borders[:-1], borders[1:], strict=True)]
+    return [(int(y[start]), start, end) for start, end in pairwise(borders)]
 
 
 def frame_accuracy(found: Labels, truth: Labels) -> float:
@@ -40,7 +41,7 @@ def edit_score(found: Labels, truth: Labels) -> float:
 
 
 def overlap_counts(found: Labels, truth: Labels, least: float) -> tuple[int, int, int]:
-    """True and false positives and false negatives: a segment is right that overlaps a free one of its label by `least`."""
+    """True and false positives, false negatives: a segment is right that overlaps a free one of its label by `least`."""
     wanted = segments(truth)
     used = [False] * len(wanted)
     right = wrong = 0

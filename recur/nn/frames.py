@@ -18,7 +18,7 @@ CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
 class FrameNetwork(nn.Module):
-    """Features in, K scores a step out. `cell` "none" looks at each frame alone: what recurrence is measured against."""
+    """Features in, K scores a step out. `cell` "none" looks at each frame alone, which recurrence is compared with."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class FrameNetwork(nn.Module):
         self.start = nn.Parameter(torch.zeros(classes), requires_grad=crf)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Emissions [B, T, K] of features x [B, T, D], of which the first `lengths` [B] are steps; the rest mean nothing."""
+        """Emissions [B, T, K] of features x [B, T, D]; only the first `lengths` [B] steps mean anything."""
         x = (x - cast(Tensor, self.mean)) * cast(Tensor, self.scale)
         x = torch.tanh(self.reduce(functional.dropout(x, self.share, self.training)))
         x = functional.dropout(x, self.share, self.training)

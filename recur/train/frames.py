@@ -6,6 +6,7 @@ What is held out is never trained on and chooses nothing: the number of epochs i
 from __future__ import annotations
 
 import hashlib
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -181,7 +182,7 @@ def fit(
     with Progress(total=epochs, label="epochs") as progress:
         for epoch in range(first, epochs):
             for group in optimizer.param_groups:
-                group["lr"] = RATE * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * epoch / epochs)))
+                group["lr"] = RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
             done = not stop.requested
             if done:
                 log.append({"epoch": epoch + 1, "loss": _epoch(network, train, optimizer, seed, epoch)})
