@@ -108,7 +108,10 @@ def _decoded(av: Any, container: Any, name: str | Path, size: int, max_pixels: i
         raise InputError(name, "holds no pictures", "give a video")
     track = container.streams.video[0]
     step = 1 / float(track.average_rate) if track.average_rate else 0.0
-    whole = container.duration / 1_000_000 if container.duration else None
+    told = [container.duration / 1_000_000 if container.duration else 0.0, (track.frames or 0) * step]
+    if track.duration and track.time_base:
+        told.append(float(track.duration * track.time_base))
+    whole = max(told)
     number, start, last, broken = 0, None, 0.0, 0
     packets = container.demux(track)
     while True:
@@ -139,7 +142,7 @@ def _decoded(av: Any, container: Any, name: str | Path, size: int, max_pixels: i
         raise InputError(name, "a video without a frame that can be read", "get it again")
     if broken:
         raise InputError(name, f"{broken} broken parts; {number} frames could be read", "get it again")
-    if whole is not None and start is not None and last - start + 2 * step < whole * (1 - TAIL):
+    if start is not None and last - start + 2 * step < whole * (1 - TAIL):
         raise InputError(name, f"cut off: it ends after {last - start:.1f} of {whole:.1f} seconds", "get it again")
 
 
@@ -259,7 +262,7 @@ def read_features(path: str | Path) -> list[tuple[str, str, NDArray[np.float32],
     """
     found = []
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             for key in archive.files:
                 if key.rpartition("/")[2] not in ("scores", "features"):
                     continue
@@ -285,9 +288,7 @@ def read_features(path: str | Path) -> list[tuple[str, str, NDArray[np.float32],
         raise InputError(path, "holds no scores", "expected FOLD/NAME/scores and FOLD/NAME/labels")
     widths = sorted({scores.shape[1] for _, _, scores, _ in found})
     if len(widths) > 1:
-        raise InputError(
-            path, f"scores of {widths[0]} and of {widths[1]} numbers a frame; expected one width", "mend it"
-        )
+        raise InputError(path, f"scores of {widths[0]} and of {widths[1]} numbers; expected one", "mend it")
     return found
 
 

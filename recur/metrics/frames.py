@@ -41,7 +41,7 @@ def edit_score(found: Labels, truth: Labels) -> float:
 
 
 def overlap_counts(found: Labels, truth: Labels, least: float) -> tuple[int, int, int]:
-    """True and false positives, false negatives: a segment is right that overlaps a free one of its label by `least`."""
+    """Right, wrong and missed segments: one is right that overlaps a free one of its label by `least`."""
     wanted = segments(truth)
     used = [False] * len(wanted)
     right = wrong = 0
