@@ -252,7 +252,7 @@ def _drive_frames(path: Path, size: int, max_pixels: int) -> Iterator[Frame]:
         yield Frame(number, seconds, drive.picture(record, size, max_pixels).pixels)
 
 
-# ------------------------------------------------------------------------------------------------------ features, labels
+# ---------------------------------------------------------------------------------------------------- features, labels
 
 
 def read_features(path: str | Path) -> list[tuple[str, str, NDArray[np.float32], NDArray[np.int64] | None]]:
