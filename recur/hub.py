@@ -83,6 +83,22 @@ def whole_encoder(bundle: Bundle) -> bytes:
     return below + bundle.encoder
 
 
+def shared_trunk(bundle: Bundle) -> bytes:
+    """The graph of the embedded trunk, for a bundle that reads its features and has no graph of its own.
+
+    Errors: BundleError when the trunk that is here is not the one that the bundle was made for.
+    """
+    trunk = bundle.meta["encoder"]["trunk"]
+    model = str(trunk["model"])
+    found = read_bundle(EMBEDDED / model).encoder if model in _names() else None
+    if found is None or hashlib.sha256(found).hexdigest() != trunk["sha256"]:
+        raise BundleError(
+            f"{bundle.path}: made for another trunk than that of the model {model!r} here; get both from one release "
+            "of recur, or train it again"
+        )
+    return found
+
+
 def _names() -> list[str]:
     if not EMBEDDED.is_dir():
         return []

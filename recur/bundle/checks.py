@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from recur.bundle.check_heads import check_classifier, check_detector
+from recur.bundle.frames import check_frames
 from recur.bundle.language import check_language
 from recur.bundle.sentiment import check_sentiment
 from recur.bundle.translation import check_translation
@@ -109,4 +110,5 @@ CHECKS: Final[dict[str, Check]] = {
     "classify": check_classifier,
     "detect": check_detector,
     "translate": check_translation,
+    "frames": check_frames,
 }

@@ -6,6 +6,7 @@ from recur.cli import (
     evaluate_caption,
     evaluate_detect,
     evaluate_explanations,
+    evaluate_frames,
     evaluate_grounding,
     evaluate_language,
     evaluate_sentiment,
@@ -21,6 +22,7 @@ TASKS = (
     evaluate_grounding.add,
     evaluate_explanations.add,
     evaluate_translate.add,
+    evaluate_frames.add,
 )
 
 
