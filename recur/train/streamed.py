@@ -28,6 +28,7 @@ from recur.train.encoders import FeatureEncoder
 from recur.train.team import is_first
 
 WINDOW: Final = 16  # blocks that are mixed, 4,096 pictures of archives
+TOGETHER: Final = 32  # pictures in one pass of an encoder that learns nothing
 
 Order: TypeAlias = Callable[..., NDArray[np.int64]]  # (count, seed=, epoch=) -> [count], as `epoch_order`
 
@@ -120,11 +121,12 @@ class StreamedFeatures:
         if self.learning and self.trained is not None:
             return self.trained.features(rows, rng, part)
         flips = np.zeros(len(rows), int) if rng is None else rng.integers(0, 2, len(rows))
-        views = [
-            self.pixels[row][:, ::-1] if flip else self.pixels[row]
-            for row, flip in zip(rows[part], flips[part], strict=True)
-        ]
-        return torch.from_numpy(self.eye.features(np.stack(views)))
+        mine = list(zip(rows[part], flips[part], strict=True))
+        seen = []
+        for start in range(0, len(mine), TOGETHER):
+            views = [self.pixels[row][:, :: -1 if flip else 1] for row, flip in mine[start : start + TOGETHER]]
+            seen.append(self.eye.features(np.stack(views)))
+        return torch.from_numpy(np.concatenate(seen))
 
 
 def streamed_sources(train: Split, dev: Split, eye: FeatureEncoder, *, moving: bool) -> dict[str, FeatureSource]:
