@@ -53,7 +53,7 @@ $(VENV)/runtime.stamp: pyproject.toml $(CORE) | $(VENV)/bin/python
 # of it. What depends on it then takes the one that is there, instead of the newest, which would be another large download.
 $(VENV)/test.stamp: pyproject.toml $(CORE) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $(TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,library,serve,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[train,library,serve,dev,scale-test]'
 	@touch $@ $(VENV)/runtime.stamp
 
 # matplotlib, one of the training packages, ships a photograph in its wheel; the demo needs only that one file.

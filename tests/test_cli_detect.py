@@ -75,6 +75,23 @@ def test_pictures_with_boxes_drawn(photo: str, home: Path, tmp_path: Path) -> No
     assert main(["detect", photo, "--save", str(tmp_path / "file" / "x")]) == 2
 
 
+def test_in_shards(photo: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["detect", str(home / "data" / "images"), "--min-score", "0.005"]
+    assert main([*call, "--json"]) == 0
+    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    out = tmp_path / "o"
+    assert main([*call, "--out", str(out), "--shard-size", "5"]) == 0
+    assert capsys.readouterr().out.startswith("4 shards done, 16 pictures; ")
+    assert [
+        json.loads(line) for part in sorted(out.glob("part-*")) for line in part.read_bytes().splitlines()
+    ] == expected
+    assert main([*call, "--out", str(out), "--shard-size", "5"]) == 0
+    assert capsys.readouterr().out.startswith("0 shards done, 4 were done before")
+    for wrong, words in ((["--engine", "ray"], "add --out"), (["--out", "o", "--save", "d"], "give one of them")):
+        assert main(["detect", photo, *wrong]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_classify(photo: str, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["classify", photo, "--top", "2"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -20,6 +21,7 @@ from library import captioner, environment, logical, make, scan
 
 pytest.importorskip("ray", reason="Ray is not installed (extra scale-test)")
 
+from recur.cli import main
 from recur.errors import RecurError
 from recur.library.index import Index
 from recur.library.scan import Scan
@@ -100,6 +102,18 @@ def test_a_worker_is_killed(bucket: str, engine: Ray, tiny_bundle: Path, tmp_pat
     again = Job(Folder(f"{bucket}/out"), {"format": 1}, "jsonl")
     assert again.plan([f"{bucket}/in"], 2) == []
     assert again.run(engine, work).done == 0
+
+
+def test_objects_by_workers(engine: Ray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    make(tmp_path / "p", 6)
+    monkeypatch.setattr("recur.scale.engine.open_engine", lambda *_: contextlib.nullcontext(engine))
+    call = ["detect", "--min-score", "0.005", str(tmp_path / "p")]
+    assert main([*call, "--json"]) == 0
+    expected = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert main([*call, "--engine", "ray", "--out", str(tmp_path / "o"), "--shard-size", "2"]) == 0
+    parts = sorted((tmp_path / "o").glob("part-*"))
+    assert len(parts) == 3
+    assert [json.loads(line) for part in parts for line in part.read_bytes().splitlines()] == expected
 
 
 def test_a_library_with_a_killed_worker(engine: Ray, tiny_bundle: Path, tmp_path: Path) -> None:

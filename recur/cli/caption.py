@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from recur.cli.detect import add_objects, columns, load_detector
 from recur.cli.options import Commands, add_max_pixels, add_model, add_search, whole
-from recur.cli.shards import SHARD, add_shards, run_shards
+from recur.cli.shards import SHARD, add_shards, check_here, run_shards
 from recur.cli.terminal import json_line, visible
 from recur.progress import Progress
 
@@ -122,8 +122,7 @@ def caption(
             workers=workers,
             json=json,
         )
-    if engine != "local" or address is not None or workers is not None or words:
-        raise RecurError("--engine, --address, --workers and --words are about a job in shards; add --out FOLDER")
+    check_here(engine, address, workers, words=words)
     listing = Listing(pictures, list_file)
     if html is not None:
         check_page(html)

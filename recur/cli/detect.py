@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recur.cli.options import Commands, add_max_pixels, add_model, probability, whole
+from recur.cli.shards import SHARD, add_shards, check_here, run_shards
 from recur.cli.terminal import json_line, visible
 from recur.errors import RecurError
 from recur.progress import Progress
@@ -21,6 +22,8 @@ Find the objects in every picture. Pictures are files, folders (read recursively
 Each object is a line: label, score, and its box as x0 y0 x1 y1 in pixels of the picture as a person sees it; for
 several pictures with the path before it, all parted by tabs. --json prints one JSON object a picture instead. --save
 DIR also writes every picture with its boxes drawn, as DIR/NAME.png.
+
+With --out the objects go into files, in shards that are each written exactly once, by this process or by a Ray cluster.
 """
 
 
@@ -41,6 +44,7 @@ def add(commands: Commands) -> None:
     )
     add_stream(parser)
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the pictures with boxes drawn into this folder")
+    add_shards(parser)
 
 
 def add_pictures(parser: argparse.ArgumentParser) -> None:
@@ -101,13 +105,37 @@ def detect(
     max_pixels: int | None = None,
     json: bool = False,
     save: Path | None = None,
+    out: str | None = None,
+    form: str = "jsonl",
+    shard_size: int = SHARD,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
 ) -> int:
     """Find the objects of every picture; returns the exit status. The arguments are the options of the command."""
     from recur.cli.inputs import Listing
     from recur.data.images import MAX_PIXELS
 
-    listing = Listing(pictures, list_file)
     most = MAX_PIXELS if max_pixels is None else max_pixels
+    if out is not None:
+        if save is not None:
+            raise RecurError("--save draws pictures, and --out writes records; give one of them")
+        return run_shards(
+            task="detect",
+            pictures=pictures,
+            list_file=list_file,
+            model=model,
+            options={"min_score": min_score, "batch": batch, "max_pixels": most},
+            out=out,
+            form=form,
+            shard_size=shard_size,
+            engine=engine,
+            address=address,
+            workers=workers,
+            json=json,
+        )
+    check_here(engine, address, workers)
+    listing = Listing(pictures, list_file)
     names = None if save is None else Names(save)
     detector = load_detector(model)
     failed = False

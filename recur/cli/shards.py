@@ -66,6 +66,12 @@ def chosen_engine(engine: str, address: str | None, workers: int | None) -> Loca
     return open_engine(engine, address, workers)
 
 
+def check_here(engine: str, address: str | None, workers: int | None, *, words: bool = False) -> None:
+    """Raise RecurError for options of a job in shards where there is none: its records need a folder."""
+    if engine != "local" or address is not None or workers is not None or words:
+        raise RecurError("--engine, --address, --workers and --words are about a job in shards; add --out FOLDER")
+
+
 def model_for_workers(model: str) -> str:
     """A model as other processes find it: they are in another folder, perhaps on another machine. Names stay names."""
     from recur.hub import resolve

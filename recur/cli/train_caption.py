@@ -35,10 +35,11 @@ def _add_caption(tasks: Commands) -> None:
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
-        type=Path,
+        type=_place,
         required=True,
         metavar="PATH",
-        help="COCO or Karpathy JSON, Flickr *.token.txt, annotations.jsonl, a folder with metadata.csv or .jsonl",
+        help="COCO or Karpathy JSON, Flickr *.token.txt, annotations.jsonl, a folder with metadata.csv or .jsonl; or "
+        "shards, whose pictures are streamed: .tar, .parquet, a folder of them, a URL (s3://…)",
     )
     data.add_argument(
         "--images", type=Path, metavar="FOLDER", help="where the pictures are, when not beside the captions"
@@ -128,6 +129,11 @@ def _add_quantize(tasks: Commands) -> None:
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="where the pictures are, when not beside them")
     parser.add_argument("--language", metavar="LANG", help="language of captions that do not say theirs")
     parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="the bundle to write; may be the same")
+
+
+def _place(name: str) -> Path | str:
+    """A path, or a URL, whose slashes count."""
+    return name if "://" in name else Path(name)
 
 
 def train_caption(**options: Any) -> int:

@@ -123,7 +123,7 @@ def _read_records(file: Path, split: str | None, report: Report) -> Iterator[Row
         if not isinstance(record, dict):
             report(where, f"got a JSON {type(record).__name__}", "expected an object; line left out")
             continue
-        row = _record_row(record, where, split, report)
+        row = record_row(record, where, split, report)
         if row is not None:
             yield row
 
@@ -155,14 +155,15 @@ def _read_table(file: Path, split: str | None, report: Report) -> Iterator[Row]:
                     'put captions that contain a comma in "quotes"; line left out',
                 )
                 continue
-            row = _record_row(dict(zip(columns, cells, strict=True)), where, split, report)
+            row = record_row(dict(zip(columns, cells, strict=True)), where, split, report)
             if row is not None:
                 yield row
     except csv.Error as error:
         raise RecurError(f"{file}:{reader.line_num}: broken CSV ({error}); check the quotes there") from error
 
 
-def _record_row(record: Mapping[str, Any], where: str, split: str | None, report: Report) -> Row | None:
+def record_row(record: Mapping[str, Any], where: str, split: str | None, report: Report) -> Row | None:
+    """What a record with `file_name`, captions under any of their names, and perhaps `split` and `language`, says."""
     name = next((record[key] for key in _NAME_KEYS if record.get(key)), None)
     if not isinstance(name, str):
         report(where, f"no file_name, the keys are {', '.join(map(str, record))}", "add it; line left out")

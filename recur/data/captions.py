@@ -69,7 +69,9 @@ class CaptionData:
 
 
 @dataclass(slots=True)
-class _Entry:
+class Entry:
+    """One picture on its way."""
+
     path: str
     name: str
     split: Split | None
@@ -105,13 +107,13 @@ class _Folders:
         return None
 
 
-class _Collector:
+class Collector:
     """Gathers rows into pictures and keeps the list of problems."""
 
     def __init__(self, format_name: str, language: str | None) -> None:
         self.format = format_name
         self.language = language
-        self.entries: dict[str, _Entry] = {}
+        self.entries: dict[str, Entry] = {}
         self.problems: list[str] = []
         self.rows = 0
 
@@ -122,7 +124,7 @@ class _Collector:
         """Add all rows of one file. Captions without a language get the one that their script points to."""
         batch = list(rows)
         self.rows += len(batch)
-        default = self.language or _guess_language([text for row in batch for lang, text in row.captions if not lang])
+        default = self.language or guess_language([text for row in batch for lang, text in row.captions if not lang])
         for row in batch:
             self._add(row, folders, default)
 
@@ -147,7 +149,7 @@ class _Collector:
             return
         entry = self.entries.get(path)
         if entry is None:
-            entry = self.entries[path] = _Entry(path, name, split)
+            entry = self.entries[path] = Entry(path, name, split)
         elif split is not None and split != entry.split:
             if entry.split is not None:
                 kept = max(split, entry.split, key=_HELD_OUT.__getitem__)
@@ -156,9 +158,10 @@ class _Collector:
                 )
                 split = kept
             entry.split = split
-        self._add_captions(row, entry, default)
+        self.add_captions(row, entry, default)
 
-    def _add_captions(self, row: Row, entry: _Entry, default: str) -> None:
+    def add_captions(self, row: Row, entry: Entry, default: str) -> None:
+        """Those of a row, each with words in it; of a language that it does not state, `default`."""
         # A whole entry that comes twice must not double its captions; within one entry people do write the same.
         before = {lang: set(texts) for lang, texts in entry.captions.items()} if row.whole else {}
         for lang, text in row.captions:
@@ -254,7 +257,7 @@ def read_captions(path: str | Path, *, images: str | Path | None = None, languag
         name, files = look_in_folder(source) if source.is_dir() else (look_at_file(source), files)
     except OSError as error:
         raise RecurError(f"{source}: cannot be read ({error.strerror}); check its permissions") from error
-    collector = _Collector(name, language)
+    collector = Collector(name, language)
     if name == "coco":
         files = _one_year(files, collector.problem)
     for file, split in files:
@@ -323,7 +326,7 @@ def _dev_share(names: Sequence[str], share: float = DEV_SHARE) -> set[str]:
     return {name for name, mark in marks.items() if mark < share} or {min(marks, key=marks.__getitem__)}
 
 
-def _guess_language(texts: Sequence[object], most: int = 500) -> str:
+def guess_language(texts: Sequence[object], most: int = 500) -> str:
     """The language that the script of the letters points to; `en` for Latin. Kana anywhere makes it Japanese."""
     counts: Counter[str] = Counter()
     for text in texts[:most]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import IO, Any, Final
@@ -78,6 +78,11 @@ def opened(url: str) -> Iterator[IO[bytes]]:
     """A file to read from, which may be sought in."""
     with _asking(url) as (system, path), system.open(path, "rb") as file:
         yield file
+
+
+def open_any(name: str) -> AbstractContextManager[IO[bytes]]:
+    """A file by its path or URL, to read from."""
+    return opened(name) if is_url(name) else open(name, "rb")
 
 
 def write(url: str, content: bytes) -> None:

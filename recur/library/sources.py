@@ -15,16 +15,15 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import IO, Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from recur.data import storage
+from recur.data.archives import is_end, picture_column
 from recur.data.images import SUFFIXES
 from recur.errors import InputError, RecurError
 
 ARCHIVES: Final = (".tar", ".parquet")
-_PICTURE_COLUMNS: Final = ("image", "img", "picture", "photo", "jpg", "bytes")
 _ROWS: Final = 32  # of a table in memory at once
 
 
@@ -217,16 +216,12 @@ def _unanswered(url: str, error: RecurError) -> InputError:
     return storage.Unanswered(url, str(error).removeprefix(f"{url}: "))
 
 
-def _open(path: str) -> AbstractContextManager[IO[bytes]]:
-    return storage.opened(path) if storage.is_url(path) else open(path, "rb")
-
-
 def _tar(path: str, mtime_ns: int) -> Iterator[Place | InputError]:
     count = 0
     # From a store everything is read, in one go, since each request takes its time; from a disk the headers alone.
     stream = storage.is_url(path)
     try:
-        with _open(path) as file, tarfile.open(fileobj=file, mode="r|" if stream else "r:") as archive:
+        with storage.open_any(path) as file, tarfile.open(fileobj=file, mode="r|" if stream else "r:") as archive:
             for member in archive:
                 archive.members = []  # type: ignore[attr-defined]  # they would all be kept, however many
                 name = member.name.removeprefix("./").strip("/")
@@ -240,21 +235,12 @@ def _tar(path: str, mtime_ns: int) -> Iterator[Place | InputError]:
                     content = b"" if whole is None else whole.read()
                 yield Place(f"{path}/{name}", member.size, mtime_ns, path, member.offset_data, content)
             # tarfile takes a broken header for the end; the real one is a block of zeros.
-            if not _ends(path, archive.offset):
+            if not is_end(path, archive.offset):
                 raise tarfile.ReadError("no mark of its end")
     except storage.StorageError as error:
         yield storage.Unanswered(path, str(error))
     except (tarfile.TarError, OSError, ValueError, RecurError) as error:
         yield InputError(path, f"not a whole tar archive, {count} pictures found in it ({error})", "copy it again")
-
-
-def _ends(path: str, offset: int) -> bool:
-    """Whether a block of zeros, the mark of its end, is at this place of an archive."""
-    if storage.is_url(path):
-        return storage.read(path, offset, offset + tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
-    with open(path, "rb") as file:
-        file.seek(offset)
-        return file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
 
 
 def _parquet(path: str, mtime_ns: int, *, outright: bool) -> Iterator[Place | InputError]:
@@ -265,8 +251,8 @@ def _parquet(path: str, mtime_ns: int, *, outright: bool) -> Iterator[Place | In
         yield InputError(path, "a Parquet table, which needs pyarrow", 'pip install "recur[library]"')
         return
     try:
-        with _open(path) as file, ParquetFile(file) as table:
-            column, inner = _picture_column(table.schema_arrow)
+        with storage.open_any(path) as file, ParquetFile(file) as table:
+            column, inner = picture_column(table.schema_arrow)
             if column is None:
                 if outright:
                     what = f"no column of pictures among {', '.join(table.schema_arrow.names)}"
@@ -286,20 +272,3 @@ def _parquet(path: str, mtime_ns: int, *, outright: bool) -> Iterator[Place | In
         yield storage.Unanswered(path, str(error))
     except (ArrowException, OSError, RecurError) as error:
         yield InputError(path, f"not a whole Parquet table ({error})", "copy it again")
-
-
-def _picture_column(schema: Any) -> tuple[str | None, str | None]:
-    """The column of pictures; with the field of their bytes when it is a struct, as Hugging Face datasets write it."""
-    import pyarrow.types as kinds
-
-    found: dict[str, str | None] = {}
-    for field in schema:
-        kind = field.type
-        if kinds.is_binary(kind) or kinds.is_large_binary(kind):
-            found[field.name] = None
-        elif kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            found[field.name] = "bytes"
-    for name in (*_PICTURE_COLUMNS, *found):
-        if name in found:
-            return name, found[name]
-    return None, None

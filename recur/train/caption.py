@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from recur.bundle import read_bundle, write_bundle
+from recur.data.caption_shards import Shards
 from recur.data.captions import hold_out, read_captions
 from recur.data.text import Vocabulary
 from recur.errors import RecurError
@@ -40,6 +41,7 @@ from recur.train.encoders import FeatureEncoder, cache_features, open_encoder
 from recur.train.finish import finish_bundle
 from recur.train.phases import Phase, Run, greedy_captions, train_phases
 from recur.train.quantize import quantize_encoder
+from recur.train.streamed import order_in, shards_in, streamed, streamed_sources
 from recur.train.taught import TaughtFeatures, taught_features
 from recur.train.team import gathered, is_first
 
@@ -51,7 +53,7 @@ FROZEN_SHARE = 0.25  # of the epochs, before a fine-tuned encoder starts to move
 
 def train_caption(
     *,
-    data: Path,
+    data: Path | str,
     out: Path,
     images: Path | None = None,
     language: str | None = None,
@@ -82,6 +84,7 @@ def train_caption(
     `batch` counts pictures (each comes with all its captions) of one process in a step; `cider` counts epochs of
     self-critical training, which may go on from `init` without any others (`epochs` 0).
     `teacher`, an ONNX network, goes on teaching a fine-tuned encoder while it learns from the captions.
+    `data` may be shards or a URL, whose pictures are streamed.
     `data_name` and `terms` (of use, as their source states them) go into the card. Working files lie in `<out>.work`
     and are what `resume` goes on from. `quantize`: the encoder computes in 8-bit numbers if that costs nothing.
     Raises RecurError for data, encoders and checkpoints that cannot be used.
@@ -89,8 +92,9 @@ def train_caption(
     torch.manual_seed(seed)
     speaks = is_first()
     work = out.with_name(out.name + ".work")
-    found = read_captions(data, images=images, language=language)
-    for line in (*found.problems, *check_data(found)) if speaks else ():
+    shards = shards_in(data, work, language)
+    found = read_captions(data, images=images, language=language) if shards is None else shards.data
+    for line in (*found.problems, *check_data(found, pictures=shards is None)) if speaks else ():
         print(f"warning: {line}", file=sys.stderr)
     train, dev = make_split(found, "train"), make_split(found, "dev")
     if len(train) > 1 and not len(dev):
@@ -115,8 +119,12 @@ def train_caption(
         raise RecurError(f"{encoder}: a foreign ONNX graph cannot be trained; leave out --finetune-encoder")
     if teacher is not None and not finetune_encoder:
         raise RecurError("--teacher teaches an encoder that is fine-tuned; add --finetune-encoder, or leave it out")
+    if teacher is not None and shards is not None:
+        raise RecurError("--teacher keeps its answers about every picture, and shards are streamed; leave it out")
     with gathered() as team, StopRequest(seconds=seconds) as stop:
-        look = partial(_sources, eye, train, dev, work, moving=finetune_encoder, teacher=teacher, stop=stop)
+        look = partial(
+            _sources, eye, train, dev, work, moving=finetune_encoder, teacher=teacher, stop=stop, shards=shards
+        )
         if team.leads:
             train, dev, sources = look()
         if team.any(stop.requested):
@@ -154,6 +162,8 @@ def train_caption(
             "seed": seed,
         }
         run = Run(network, vocabulary, train, dev, seed, pictures, work / "checkpoint", settings, [], team=team)
+        if shards is not None:
+            run.order = order_in(shards, train)
         taught = sources["train"]
         module = taught.encoder if isinstance(taught, TaughtFeatures) else eye.module if finetune_encoder else None
         phases = plan(epochs, cider, moving=finetune_encoder, warm=start is not None, taught=teacher is not None)
@@ -218,8 +228,12 @@ def _sources(
     moving: bool,
     teacher: Path | None,
     stop: StopRequest,
+    shards: Shards | None,
 ) -> tuple[Split, Split, dict[str, FeatureSource]]:
     """Features of both splits, and the splits without the pictures that cannot be read."""
+    if shards is not None:
+        train, dev = streamed(train, shards), streamed(dev, shards)
+        return train, dev, streamed_sources(train, dev, eye, moving=moving)
     sources: dict[str, FeatureSource] = {}
     splits: dict[str, Split] = {}
     for name, split in (("train", train), ("dev", dev)):

@@ -30,10 +30,14 @@ ALL = slice(None)
 
 @dataclass(frozen=True)
 class Split:
-    """Pictures of one split; `tokens[lang][i]` are the tokenized captions of picture i in that language."""
+    """Pictures of one split; `tokens[lang][i]` are the tokenized captions of picture i in that language.
+
+    `contents`: the files of the pictures, where they do not lie at their paths.
+    """
 
     pictures: tuple[CaptionedPicture, ...]
     tokens: Mapping[str, tuple[tuple[tuple[str, ...], ...], ...]]
+    contents: Sequence[bytes] | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -41,6 +45,11 @@ class Split:
     @property
     def paths(self) -> list[Path]:
         return [picture.path for picture in self.pictures]
+
+    @property
+    def files(self) -> Sequence[Path | bytes]:
+        """What each picture is read from."""
+        return self.paths if self.contents is None else self.contents
 
 
 def make_split(data: CaptionData, name: str) -> Split:

@@ -159,7 +159,7 @@ def look(captioner: Captioner, dev: Split) -> tuple[NDArray[np.float32], list[in
     parts: list[NDArray[np.float32]] = []
     kept: list[int] = []
     waiting: list[NDArray[np.uint8]] = []
-    for row, (_, square) in enumerate(iterate_pictures(dev.paths, size=captioner.size, workers=2, ahead=64)):
+    for row, (_, square) in enumerate(iterate_pictures(dev.files, size=captioner.size, workers=2, ahead=64)):
         if not isinstance(square, InputError):
             kept.append(row)
             waiting.append(square.pixels)

@@ -51,6 +51,7 @@ from recur.train.checkpoint import (
 )
 from recur.train.cider import reward_scorer, self_critical_loss
 from recur.train.precision import autocast
+from recur.train.streamed import Order, StreamedFeatures
 from recur.train.taught import TAUGHT_CAPTIONS, TaughtFeatures
 from recur.train.team import Team
 
@@ -76,6 +77,7 @@ class Run:
     best: dict[str, Any] | None = None
     reports: dict[str, Any] = field(default_factory=dict)
     team: Team = field(default_factory=Team)
+    order: Order = epoch_order  # of the pictures of an epoch
 
     def __post_init__(self) -> None:
         self.captions = Captions(self.train, self.vocabulary)
@@ -169,7 +171,7 @@ def rate_at(step: int, steps: int, highest: float) -> float:
 
 def step_rows(run: Run, epoch: int) -> Iterator[NDArray[np.int64]]:
     """The pictures of each step of an epoch."""
-    order = epoch_order(len(run.train), seed=run.seed, epoch=epoch)
+    order = run.order(len(run.train), seed=run.seed, epoch=epoch)
     for start in range(0, len(order), run.pictures_per_step):
         yield order[start : start + run.pictures_per_step]
 
@@ -232,6 +234,9 @@ def train_phases(
                 freeze(source) if isinstance(source, (TrainedFeatures, TaughtFeatures)) else source
                 for source in (train_source, dev_source)
             )
+        for source in (train_source, dev_source):
+            if isinstance(source, StreamedFeatures):
+                source.learning = moving
         run.team.align([*run.network.state_dict().values(), *(encoder.state_dict().values() if encoder else ())])
         optimizer = make_optimizer(run.network, encoder if moving else None)
         start = first_epoch if number == first_phase else 0

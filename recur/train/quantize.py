@@ -75,7 +75,7 @@ def quantize_encoder(path: Path, *, train: Split, dev: Split) -> bool:
         return False
     assert bundle.encoder is not None
     trunk = import_trunk(bundle.encoder)
-    ranges = measure_ranges(trunk, sample_batches(train.paths, int(bundle.meta["encoder"]["size"])))
+    ranges = measure_ranges(trunk, sample_batches(train.files, int(bundle.meta["encoder"]["size"])))
     encoders = {"float32": export_trunk(trunk), "int8": export_trunk(trunk, ranges=ranges)}
     scores = {kind: _scores(replace(bundle, encoder=encoded), dev) for kind, encoded in encoders.items()}
     lost = {lang: scores["float32"][lang] - scores["int8"][lang] for lang in scores["float32"]}
@@ -106,7 +106,7 @@ def measure_ranges(trunk: Trunk, batches: Iterable[NDArray[np.uint8]]) -> dict[s
     return {name: (float(low), float(high)) for name, (low, high) in zip(names, np.mean(found, axis=0), strict=True)}
 
 
-def sample_batches(paths: Sequence[Path], size: int) -> Iterator[NDArray[np.uint8]]:
+def sample_batches(paths: Sequence[Path | bytes], size: int) -> Iterator[NDArray[np.uint8]]:
     """Pictures [B, Y, X, 3] evenly from the whole list: a data set may be sorted by what is in it."""
     step = max(1, len(paths) // PICTURES)
     waiting: list[NDArray[np.uint8]] = []
