@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from recur.bundle.answer import check_answer
 from recur.bundle.check_heads import check_classifier, check_detector
 from recur.bundle.language import check_language
 from recur.bundle.sentiment import check_sentiment
@@ -109,4 +110,5 @@ CHECKS: Final[dict[str, Check]] = {
     "classify": check_classifier,
     "detect": check_detector,
     "translate": check_translation,
+    "answer": check_answer,
 }

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from recur.cli import (
+    answer,
     bench,
     caption,
     classify,
@@ -35,6 +36,7 @@ COMMANDS = (
     classify.add,
     sentiment.add,
     translate.add,
+    answer.add,
     generate.add,
     evaluate.add,
     explain.add,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recur.cli import (
+    evaluate_answer,
     evaluate_caption,
     evaluate_detect,
     evaluate_explanations,
@@ -21,6 +22,7 @@ TASKS = (
     evaluate_grounding.add,
     evaluate_explanations.add,
     evaluate_translate.add,
+    evaluate_answer.add,
 )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recur.cli import explain_caption, explain_detect
+from recur.cli import explain_answer, explain_caption, explain_detect
 from recur.cli.options import Commands
 
-TASKS = (explain_caption.add, explain_detect.add)
+TASKS = (explain_caption.add, explain_detect.add, explain_answer.add)
 
 
 def add(commands: Commands) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recur.cli import train_caption, train_heads, train_language, train_sentiment, train_translate
+from recur.cli import train_answer, train_caption, train_heads, train_language, train_sentiment, train_translate
 from recur.cli.options import Commands
 
 TASKS = (
@@ -11,6 +11,7 @@ TASKS = (
     train_language.add,
     train_heads.add,
     train_translate.add,
+    train_answer.add,
 )
 
 

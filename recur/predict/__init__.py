@@ -14,6 +14,7 @@ PREDICTORS = {
     "classify": ("recur.predict.classify", "Classifier"),
     "detect": ("recur.predict.detect", "Detector"),
     "translate": ("recur.predict.translation", "Translator"),
+    "answer": ("recur.predict.answer", "Reader"),
 }
 
 
