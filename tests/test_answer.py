@@ -52,7 +52,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tasks(tmp_path_factory.mktemp("stories") / "tasks")
 
 
-def make(path: Path, **changes: Any) -> Path:
+def write_reader(path: Path, **changes: Any) -> Path:
     """A bundle with random weights that reads 6 sentences of 8 words."""
     random = np.random.default_rng(3)
     words = [*PEOPLE, *PLACES, "where", "is", "went", "to", "the"]
@@ -67,7 +67,7 @@ def make(path: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("random") / "random")
+    return write_reader(tmp_path_factory.mktemp("random") / "random")
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -203,7 +203,7 @@ def test_what_has_no_word_is_refused(model: Path) -> None:
 )
 def test_a_bundle_whose_parts_do_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], what: str) -> None:
     with pytest.raises(RecurError, match=what):
-        make(tmp_path / "bad", **changes)
+        write_reader(tmp_path / "bad", **changes)
 
 
 def test_scores_count_whole_answers() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from serving import Serving, serving
+from test_answer import write_reader
 from test_predict_language import write_language_bundle
 
 import recur
@@ -79,6 +80,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         "translate": Texts(translated),
         "language": recur.load(write_language_bundle(tmp_path_factory.mktemp("language") / "tiny"), threads=1),
     }
+    predictors["answer"] = recur.load(write_reader(tmp_path_factory.mktemp("answer") / "tiny"))
     with serving(predictors) as running:
         yield running
 
@@ -112,6 +114,19 @@ def test_sentiment_and_translation(service: Serving) -> None:
             {"error": "line 1: too loud; speak softly"},
         )
         assert send(service, path)[0] == 422
+
+
+def test_a_question_about_a_passage(service: Serving) -> None:
+    passage = "Mary went to the park. John went to the office."
+    status, told = send(service, "/v1/answer", passage=passage, question="Where is Mary?")
+    assert status == 200
+    assert (told["question"], len(told["evidence"])) == ("Where is Mary?", 2)
+    assert send(service, "/v1/answer", passage=" . ", question="Where?") == (
+        422,
+        {"error": "passage: no word in it; give some sentences"},
+    )
+    assert send(service, "/v1/answer", passage=passage, question="?")[0] == 422
+    assert send(service, "/v1/answer", passage=passage)[0] == 422
 
 
 def test_text_goes_on_and_is_looked_into(service: Serving) -> None:
