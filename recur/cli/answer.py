@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recur.cli.options import Commands, add_model
 from recur.cli.terminal import json_line, visible
@@ -13,15 +13,18 @@ from recur.errors import InputError, RecurError
 
 if TYPE_CHECKING:
     from recur.predict.answer import Answer, Reader
+    from recur.predict.span import Span, SpanReader
 
 MODEL = "babi"
+NONE = "no answer"
 TOGETHER = 32
 DESCRIPTION = """\
 Answer questions about a passage: a text file (--passage, plain or compressed), or standard input. Questions are
 arguments, or the lines of a file (--questions); answers come in their order.
 
 For one question the answer is printed with its probability and the sentences that it rests on; for several, each line
-is: answer, tab, probability, tab, question. --json prints one JSON object a line.
+is: answer, tab, probability, tab, question. A model of `recur train span` answers with a part of the passage, or with
+nothing when there is none. --json prints one JSON object a line.
 """
 
 
@@ -66,16 +69,16 @@ def answer(
         elif json:
             print(json_line(result.to_json()), flush=True)
         elif single:
-            print(f"{visible(result.answer)}  (confidence {result.confidence:.2f})")
-            for each in result.evidence:
+            print(f"{visible(result.answer or NONE)}  (confidence {result.confidence:.2f})")
+            for each in getattr(result, "evidence", ()):
                 if each.support >= 0.5:
                     print(f"    {visible(each.sentence)}")
         else:
-            print(f"{visible(result.answer)}\t{result.confidence:.3f}\t{visible(result.question)}", flush=True)
+            print(f"{visible(result.answer or NONE)}\t{result.confidence:.3f}\t{visible(result.question)}", flush=True)
     return 1 if failed else 0
 
 
-def answers(questions: list[str], passage: str, file: str | None, model: str) -> Iterator[Answer | InputError]:
+def answers(questions: list[str], passage: str, file: str | None, model: str) -> Iterator[Answer | Span | InputError]:
     """Answers in the order of the questions. Errors: RecurError when there is no passage or no question."""
     from recur.data.lines import groups
 
@@ -85,7 +88,7 @@ def answers(questions: list[str], passage: str, file: str | None, model: str) ->
         raise RecurError("--questions - and the passage from standard input; expected one of them in a file")
     if passage == "-" and sys.stdin.isatty():
         raise RecurError("no passage given; name a file with --passage, or pipe it in")
-    reader = load_reader(model)
+    reader: Any = load_reader(model)
     story = reader.story(_passage(passage))
     place = 0
     for group in groups(_questions(questions, file), TOGETHER):
@@ -96,13 +99,14 @@ def answers(questions: list[str], passage: str, file: str | None, model: str) ->
             yield InputError(f"question {place}", result.what, result.fix) if isinstance(result, InputError) else result
 
 
-def load_reader(model: str) -> Reader:
+def load_reader(model: str) -> Reader | SpanReader:
     """A model that answers questions. Errors: RecurError when it is for something else."""
     from recur import load
     from recur.predict.answer import Reader
+    from recur.predict.span import SpanReader
 
     found = load(model)
-    if not isinstance(found, Reader):
+    if not isinstance(found, Reader | SpanReader):
         raise RecurError(f"{model}: no model that answers questions; choose one of `recur models`")
     return found
 

@@ -10,6 +10,7 @@ from recur.cli import (
     evaluate_grounding,
     evaluate_language,
     evaluate_sentiment,
+    evaluate_span,
     evaluate_translate,
 )
 from recur.cli.options import Commands
@@ -23,6 +24,7 @@ TASKS = (
     evaluate_explanations.add,
     evaluate_translate.add,
     evaluate_answer.add,
+    evaluate_span.add,
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from recur.cli.options import Commands, add_model, whole
 from recur.cli.terminal import json_line, visible
+from recur.errors import RecurError
 
 DESCRIPTION = """\
 Answer the questions of bAbI files (a folder or archive of NAME_SPLIT.txt) and compare: accuracy by task, the mean of
@@ -43,8 +44,11 @@ def evaluate_answer(
     from recur.data.stories import read_stories
     from recur.explain.evidence import faithfulness
     from recur.metrics.answers import story_scores
+    from recur.predict.answer import Reader
 
     reader = load_reader(model)
+    if not isinstance(reader, Reader):
+        raise RecurError(f"{model}: answers with parts of a passage; measure it with `recur evaluate span`")
     stories, problems = read_stories(data, split)
     for line in problems:
         sys.stderr.write(visible(line) + "\n")

@@ -5,15 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from recur.cli.answer import add_reading, answers
+from recur.cli.answer import add_reading, answers, load_reader
 from recur.cli.options import Commands
 from recur.cli.terminal import visible
-from recur.errors import InputError
-
-if TYPE_CHECKING:
-    from recur.predict.answer import Answer
+from recur.errors import InputError, RecurError
 
 PAGE_LIMIT = 500  # questions
 DESCRIPTION = """\
@@ -43,15 +39,18 @@ def explain_answer(
     """Answer the questions and write the page; returns the exit status."""
     from recur.cli.explain_caption import check_page
     from recur.explain.evidence import write_page
+    from recur.predict.answer import Answer, Reader
 
     check_page(out)
     good: list[Answer] = []
     failed = False
+    if not isinstance(load_reader(model), Reader):
+        raise RecurError(f"{model}: answers with parts of a passage, which are their own evidence; use a story model")
     for result in answers(questions, passage, file, model):
         if isinstance(result, InputError):
             failed = True
             sys.stderr.write(visible(str(result)) + "\n")
-        elif len(good) < PAGE_LIMIT:
+        elif isinstance(result, Answer) and len(good) < PAGE_LIMIT:
             good.append(result)
         else:
             sys.stderr.write(

@@ -15,6 +15,7 @@ PREDICTORS = {
     "detect": ("recur.predict.detect", "Detector"),
     "translate": ("recur.predict.translation", "Translator"),
     "answer": ("recur.predict.answer", "Reader"),
+    "span": ("recur.predict.span", "SpanReader"),
 }
 
 
