@@ -210,7 +210,9 @@ def test_scores_count_whole_answers() -> None:
     stories = [Story(task, ("a",), "q?", answer, ()) for task, answer in (("one", "n,w"), ("one", "n,s"), ("two", "x"))]
     scores = story_scores(stories, ["n,w", "s,n", "x"])
     assert scores["tasks"]["one"] == {"questions": 2, "accuracy": 0.5}
-    assert (scores["mean"], scores["solved"]) == (0.75, 1)
+    assert (scores["mean"], scores["solved"], scores["untrained"]) == (0.75, 1, [])
+    scores = story_scores(stories, ["n,w", "s,n", "x"], ["one", "three"])
+    assert (scores["mean"], scores["solved"], scores["untrained"]) == (0.5, 0, ["two"])
 
 
 # -------------------------------------------------------------------------------------------------------- command line

@@ -13,7 +13,7 @@ from recur.errors import RecurError
 
 DESCRIPTION = """\
 Answer the questions of bAbI files (a folder or archive of NAME_SPLIT.txt) and compare: accuracy by task, the mean of
-the tasks, and how many reach 0.95. --faithful N asks N questions of each task again without the sentence that the model
+the tasks that the model was trained on, and how many of these reach 0.95. --faithful N asks N questions of each task again without the sentence that the model
 points at most, and without another one: how much does the probability of the answer fall?
 """
 
@@ -52,7 +52,7 @@ def evaluate_answer(
     stories, problems = read_stories(data, split)
     for line in problems:
         sys.stderr.write(visible(line) + "\n")
-    scores = story_scores(stories, reader.answers_to(stories))
+    scores = story_scores(stories, reader.answers_to(stories), reader.tasks)
     row: dict[str, Any] = {"model": reader.name, "data": str(data), "split": split, **scores}
     if faithful is not None:
         row["faithful"] = faithfulness(reader, stories, of_each=faithful)
@@ -61,7 +61,11 @@ def evaluate_answer(
     else:
         for name, entry in scores["tasks"].items():
             print(f"{visible(name)}\t{entry['accuracy']:.3f}\t{entry['questions']} questions")
-        print(f"mean {scores['mean']:.4f}  solved {scores['solved']} of {len(scores['tasks'])}")
+        print(
+            f"mean {scores['mean']:.4f}  solved {scores['solved']} of {len(scores['tasks']) - len(scores['untrained'])}"
+        )
+        for name in scores["untrained"]:
+            print(f"not trained on: {visible(name)}")
         if faithful is not None:
             print("  ".join(f"{name} {value}" for name, value in row["faithful"].items()))
     return 1 if problems else 0

@@ -81,6 +81,8 @@ class Reader:
         self.bundle, self.name, meta = bundle, bundle.name, bundle.meta
         self.answers: tuple[str, ...] = tuple(meta["answers"])
         self.sentences, self._places = int(meta["sentences"]), int(meta["places"])
+        measured = (meta.get("results") or {}).get("held out") or {}
+        self.tasks: tuple[str, ...] = tuple(measured.get("tasks") or ())  # that it was trained on, where it is told
         self._ids = {word: number for number, word in enumerate(bundle.vocabulary().tokens)}
         self._network = StoryNetwork(bundle.weights, int(meta["layers"]))
         self.threads = threads
