@@ -343,3 +343,4 @@ def test_training_without_held_out_questions_is_refused(tasks: Path, tmp_path: P
     folder.mkdir()
     (folder / "qa1_train.txt").write_bytes((tasks / "qa1_train.txt").read_bytes())
     assert train(folder, tmp_path / "out") == 2
+    assert train(folder / "qa1_train.txt", tmp_path / "out") == 2

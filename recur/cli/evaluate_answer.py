@@ -13,8 +13,9 @@ from recur.errors import RecurError
 
 DESCRIPTION = """\
 Answer the questions of bAbI files (a folder or archive of NAME_SPLIT.txt) and compare: accuracy by task, the mean of
-the tasks that the model was trained on, and how many of these reach 0.95. --faithful N asks N questions of each task again without the sentence that the model
-points at most, and without another one: how much does the probability of the answer fall?
+the tasks that the model was trained on, and how many of these reach 0.95. --faithful N asks N questions of each task
+again without the sentence that the model points at most, and without another one: how much does the probability of the
+answer fall?
 """
 
 

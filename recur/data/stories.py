@@ -42,6 +42,11 @@ def sentences_of(passage: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in _END.split(passage) if _WORD.search(part))
 
 
+def is_archive(path: Path) -> bool:
+    """Whether the name is that of a tar archive."""
+    return path.name.lower().endswith(_ARCHIVE)
+
+
 def read_stories(path: Path, split: str) -> tuple[list[Story], list[str]]:
     """The questions of a split (or of a single file, whatever its name) and a line for each thing that is wrong.
 
@@ -70,7 +75,7 @@ def _files(path: Path, split: str) -> Iterator[tuple[str, bytes]]:
         if path.is_dir():
             for file in sorted(path.glob(f"*{ending}"), key=lambda each: _order(each.name)):
                 yield file.name, _limited(file)
-        elif path.name.lower().endswith(_ARCHIVE):
+        elif is_archive(path):
             with tarfile.open(path) as archive:
                 members = [member for member in archive if member.isfile() and member.name.endswith(ending)]
                 for member in sorted(members, key=lambda each: _order(each.name)):

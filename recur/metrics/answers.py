@@ -13,7 +13,8 @@ SOLVED: Final = 0.95  # the accuracy from which a bAbI task counts as solved (We
 def story_scores(stories: Sequence[Story], answers: Sequence[str], trained: Collection[str] = ()) -> dict[str, Any]:
     """Accuracy by task, the mean of the tasks, and how many of them are solved.
 
-    Where `trained` names tasks, mean and solved are of these alone, and `untrained` names the others. An answer of several words is right when all of them are, in their order.
+    Where `trained` names tasks, mean and solved are of these alone, and `untrained` names the others. An answer of
+    several words is right when all of them are, in their order.
     """
     right: dict[str, list[bool]] = {}
     for story, answer in zip(stories, answers, strict=True):

@@ -20,7 +20,7 @@ import torch.nn.functional as functional
 from torch import nn
 
 from recur.bundle import check_target, write_bundle
-from recur.data.stories import Story, read_stories
+from recur.data.stories import Story, is_archive, read_stories
 from recur.errors import RecurError
 from recur.nn.answer import StoryNetwork
 from recur.train.answer_data import Stories, batch_of, batches, build_words, encode
@@ -80,6 +80,8 @@ def train_answer(
     Raises RecurError for data and checkpoints that cannot be used.
     """
     check_target(out)
+    if data.is_file() and not is_archive(data):
+        raise RecurError(f"{data}: one file; expected a folder or archive with …_train.txt and …_valid.txt; name that")
     torch.manual_seed(seed)
     stories, problems = read_stories(data, "train")
     held, more = read_stories(data, "valid")
@@ -142,7 +144,7 @@ def train_answer(
 
 
 def data_hash(stories: list[Story]) -> str:
-    """SHA-256 of questions, stories and answers, in their order."""
+    """SHA-256 of the questions in their order, each with its task, the last three sentences before it, and its answer."""
     found = sha256()
     for story in stories:
         found.update("\n".join((story.task, *story.sentences[-3:], story.question, story.answer)).encode() + b"\0")
