@@ -13,6 +13,7 @@ import pytest
 from serving import Serving, serving
 from test_answer import write_reader
 from test_predict_language import write_language_bundle
+from test_span import write_span_reader
 
 import recur
 from recur.errors import InputError, RecurError
@@ -81,6 +82,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         "language": recur.load(write_language_bundle(tmp_path_factory.mktemp("language") / "tiny"), threads=1),
     }
     predictors["answer"] = recur.load(write_reader(tmp_path_factory.mktemp("answer") / "tiny"))
+    predictors["span"] = recur.load(write_span_reader(tmp_path_factory.mktemp("span") / "tiny"), threads=1)
     with serving(predictors) as running:
         yield running
 
@@ -127,6 +129,10 @@ def test_a_question_about_a_passage(service: Serving) -> None:
     )
     assert send(service, "/v1/answer", passage=passage, question="?")[0] == 422
     assert send(service, "/v1/answer", passage=passage)[0] == 422
+    status, told = send(service, "/v1/span", passage=passage, question="Where is Mary?")
+    assert status == 200
+    assert told["answer"] is None or passage[told["start"] : told["end"]] == told["answer"]
+    assert send(service, "/v1/span", passage=" ", question="Where?")[0] == 422
 
 
 def test_text_goes_on_and_is_looked_into(service: Serving) -> None:

@@ -33,14 +33,17 @@ def ask(question: str, answer: str, start: int, **more: Any) -> dict[str, Any]:
     return {"id": question, "question": question, "answers": [{"text": answer, "answer_start": start}], **more}
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_span_reader(path: Path) -> Path:
     """A bundle with random weights that reads 12 tokens at a time."""
     random = np.random.default_rng(3)
     weights = {name: random.normal(size=shape).astype(np.float32) for name, shape in span_shapes(**SIZES).items()}
-    path = tmp_path_factory.mktemp("span") / "tiny"
     meta = {"task": "span", "name": "tiny", **SIZES, "window": 12, "longest": 4}
     return write_bundle(path, meta, weights, tokenizer=Vocabulary((), ("any",), {}), encoder=None, card="")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_span_reader(tmp_path_factory.mktemp("span") / "tiny")
 
 
 def test_tokens_know_their_places_in_every_script() -> None:

@@ -23,8 +23,8 @@ Answer questions about a passage: a text file (--passage, plain or compressed), 
 arguments, or the lines of a file (--questions); answers come in their order.
 
 For one question the answer is printed with its probability and the sentences that it rests on; for several, each line
-is: answer, tab, probability, tab, question. A model of `recur train span` answers with a part of the passage, or with
-nothing when there is none. --json prints one JSON object a line.
+is: answer, tab, probability, tab, question. A model of `recur train span` answers with a part of the passage, or says
+"no answer". --json prints one JSON object a line.
 """
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -25,13 +26,17 @@ Ids = NDArray[np.int64]
 
 def numbers_of(words: Sequence[str]) -> Ids:
     """Hashed parts [T, 4] of words."""
-    found = np.zeros((len(words), PARTS), np.int64)
-    for row, word in zip(found, words, strict=True):
-        low = word.lower()
-        shape = "".join("9" if c.isdigit() else "A" if c.isupper() else "a" if c.isalpha() else c for c in word[:6])
-        for place, part in enumerate((f"w{low}", f"b{low[:4]}", f"e{low[-3:]}", f"s{shape}")):
-            row[place] = zlib.crc32(part.encode("utf-8", "replace")) % BUCKETS
-    return found
+    return np.array([_parts(word) for word in words], np.int64).reshape(-1, PARTS)
+
+
+@lru_cache(1 << 16)  # training meets the same words at every step
+def _parts(word: str) -> tuple[int, ...]:
+    low = word.lower()
+    shape = "".join("9" if c.isdigit() else "A" if c.isupper() else "a" if c.isalpha() else c for c in word[:6])
+    return tuple(
+        zlib.crc32(part.encode("utf-8", "replace")) % BUCKETS
+        for part in (f"w{low}", f"b{low[:4]}", f"e{low[-3:]}", f"s{shape}")
+    )
 
 
 def features_of(passage: Sequence[str], question: Sequence[str]) -> Floats:

@@ -1,7 +1,7 @@
 """Questions about a story, answered.
 
 >>> reader = recur.load("babi")
->>> reader("Mary took the ball. Mary went to the park.", "Where is the ball?")  # doctest: +SKIP
+>>> reader("Mary took the football. Mary went to the garden.", "Where is the football?")  # doctest: +SKIP
 
 B questions, S sentences, W words.
 """

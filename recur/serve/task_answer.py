@@ -17,8 +17,8 @@ class AnswerOptions(Options):
     question: str = Field(min_length=1, max_length=10_000, description="The question.")
 
 
-def prepare(reader: Any, picture: bytes, options: AnswerOptions, max_pixels: int) -> tuple[tuple[str, ...], str]:
-    """The sentences that are read, and the question. Raises InputError for a passage without a word."""
+def prepare(reader: Any, picture: bytes, options: AnswerOptions, max_pixels: int) -> tuple[Any, str]:
+    """What is read of the passage, and the question. Raises InputError for a passage without a word."""
     return reader.story(options.passage), options.question
 
 
@@ -38,15 +38,26 @@ ROWS = (
         key=lambda options: None,
         run=answer,
         example={
-            "question": "Where is the ball?",
-            "answer": "park",
+            "question": "Where is the football?",
+            "answer": "garden",
             "start": None,
             "end": None,
             "confidence": 0.99,
             "others": [["kitchen", 0.01]],
-            "evidence": [["Mary went to the park.", 0.98, [0.1, 0.8, 0.2]]],
+            "evidence": [["Mary went to the garden.", 0.98, [0.1, 0.8, 0.2]]],
             "unknown": [],
             "model": "babi",
         },
+    ),
+    Row(
+        path="span",
+        task="span",
+        summary="Answer a question with a part of the passage",
+        takes_picture=False,
+        options=AnswerOptions,
+        prepare=prepare,
+        key=lambda options: None,
+        run=answer,
+        example={"question": "Who sat?", "answer": "Mary", "start": 0, "end": 4, "confidence": 0.9, "model": "reader"},
     ),
 )

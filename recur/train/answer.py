@@ -144,7 +144,7 @@ def train_answer(
 
 
 def data_hash(stories: list[Story]) -> str:
-    """SHA-256 of the questions in their order, each with its task, the last three sentences before it, and its answer."""
+    """SHA-256 of the questions in their order, each with its task, the three sentences before it, and its answer."""
     found = sha256()
     for story in stories:
         found.update("\n".join((story.task, *story.sentences[-3:], story.question, story.answer)).encode() + b"\0")

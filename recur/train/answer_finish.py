@@ -31,7 +31,7 @@ plain CPU and holds nothing that can be executed.
 ## Use
 
 ```sh
-echo "Mary took the ball. Mary went to the park." | recur answer --model {meta["name"]} "Where is the ball?"
+echo "Mary took the football. Mary went to the garden." | recur answer --model {meta["name"]} "Where is the football?"
 ```
 
 ## Network
