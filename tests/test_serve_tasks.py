@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from serving import Serving, serving
+from test_answer import write_reader
 from test_predict_language import write_language_bundle
+from test_span import write_span_reader
 
 import recur
 from recur.errors import InputError, RecurError
@@ -79,6 +81,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         "translate": Texts(translated),
         "language": recur.load(write_language_bundle(tmp_path_factory.mktemp("language") / "tiny"), threads=1),
     }
+    predictors["answer"] = recur.load(write_reader(tmp_path_factory.mktemp("answer") / "tiny"))
+    predictors["span"] = recur.load(write_span_reader(tmp_path_factory.mktemp("span") / "tiny"), threads=1)
     with serving(predictors) as running:
         yield running
 
@@ -112,6 +116,23 @@ def test_sentiment_and_translation(service: Serving) -> None:
             {"error": "line 1: too loud; speak softly"},
         )
         assert send(service, path)[0] == 422
+
+
+def test_a_question_about_a_passage(service: Serving) -> None:
+    passage = "Mary went to the park. John went to the office."
+    status, told = send(service, "/v1/answer", passage=passage, question="Where is Mary?")
+    assert status == 200
+    assert (told["question"], len(told["evidence"])) == ("Where is Mary?", 2)
+    assert send(service, "/v1/answer", passage=" . ", question="Where?") == (
+        422,
+        {"error": "passage: no word in it; give some sentences"},
+    )
+    assert send(service, "/v1/answer", passage=passage, question="?")[0] == 422
+    assert send(service, "/v1/answer", passage=passage)[0] == 422
+    status, told = send(service, "/v1/span", passage=passage, question="Where is Mary?")
+    assert status == 200
+    assert told["answer"] is None or passage[told["start"] : told["end"]] == told["answer"]
+    assert send(service, "/v1/span", passage=" ", question="Where?")[0] == 422
 
 
 def test_text_goes_on_and_is_looked_into(service: Serving) -> None:

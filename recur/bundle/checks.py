@@ -9,10 +9,12 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from recur.bundle.answer import check_answer
 from recur.bundle.check_heads import check_classifier, check_detector
 from recur.bundle.frames import check_frames
 from recur.bundle.language import check_language
 from recur.bundle.sentiment import check_sentiment
+from recur.bundle.span import check_span
 from recur.bundle.translation import check_translation
 from recur.data.text import Vocabulary
 from recur.engine.decoder import caption_shapes
@@ -111,4 +113,6 @@ CHECKS: Final[dict[str, Check]] = {
     "detect": check_detector,
     "translate": check_translation,
     "frames": check_frames,
+    "answer": check_answer,
+    "span": check_span,
 }

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from recur.cli import (
+    answer,
     bench,
     caption,
     classify,
@@ -36,6 +37,7 @@ COMMANDS = (
     classify.add,
     sentiment.add,
     translate.add,
+    answer.add,
     generate.add,
     frames.add,
     evaluate.add,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recur.cli import (
+    evaluate_answer,
     evaluate_caption,
     evaluate_detect,
     evaluate_explanations,
@@ -10,6 +11,7 @@ from recur.cli import (
     evaluate_grounding,
     evaluate_language,
     evaluate_sentiment,
+    evaluate_span,
     evaluate_translate,
 )
 from recur.cli.options import Commands
@@ -23,6 +25,8 @@ TASKS = (
     evaluate_explanations.add,
     evaluate_translate.add,
     evaluate_frames.add,
+    evaluate_answer.add,
+    evaluate_span.add,
 )
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from recur.cli import explain_caption, explain_detect, explain_texts
+from recur.cli import explain_answer, explain_caption, explain_detect, explain_texts
 from recur.cli.options import Commands
 
-TASKS = (explain_caption.add, explain_detect.add, explain_texts.add)
+TASKS = (
+    explain_caption.add,
+    explain_detect.add,
+    explain_texts.add,
+    explain_answer.add,
+)
 
 
 def add(commands: Commands) -> None:

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from recur.cli import train_caption, train_frames, train_heads, train_language, train_sentiment, train_translate
+from recur.cli import (
+    train_answer,
+    train_caption,
+    train_frames,
+    train_heads,
+    train_language,
+    train_sentiment,
+    train_span,
+    train_translate,
+)
 from recur.cli.options import Commands
 
 TASKS = (
@@ -12,6 +21,8 @@ TASKS = (
     train_heads.add,
     train_translate.add,
     train_frames.add,
+    train_answer.add,
+    train_span.add,
 )
 
 

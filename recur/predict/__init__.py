@@ -15,6 +15,8 @@ PREDICTORS = {
     "detect": ("recur.predict.detect", "Detector"),
     "translate": ("recur.predict.translation", "Translator"),
     "frames": ("recur.predict.frames", "FrameLabeller"),
+    "answer": ("recur.predict.answer", "Reader"),
+    "span": ("recur.predict.span", "SpanReader"),
 }
 
 

@@ -51,6 +51,7 @@ TASKS = (
     "recur.serve.task_classify",
     "recur.serve.task_sentiment",
     "recur.serve.task_translate",
+    "recur.serve.task_answer",
     "recur.serve.task_language",
 )
 

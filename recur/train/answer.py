@@ -1,0 +1,232 @@
+"""`recur train answer`: from stories with questions (bAbI files) to a bundle that answers them.
+
+One network learns all tasks at once. Where the files name the sentences that an answer follows from, it also learns to
+point at them: a second loss, without which the same accuracy takes longer.
+"""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import nn
+
+from recur.bundle import check_target, write_bundle
+from recur.data.stories import Story, is_archive, read_stories
+from recur.errors import RecurError
+from recur.nn.answer import StoryNetwork
+from recur.train.answer_data import Stories, batch_of, batches, build_words, encode
+from recur.train.answer_finish import finish_answer
+from recur.train.checkpoint import (
+    Progress,
+    StopRequest,
+    check_same_run,
+    copy_state,
+    has_checkpoint,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+)
+
+RATE = 4e-3
+CLIP = 1.0
+POINTING = 0.3  # how much the second loss counts
+SENTENCES = 130  # of a story that are read: the last ones
+
+
+@dataclass
+class Run:
+    """One training: the network, what it learns from, and where it was best."""
+
+    network: StoryNetwork
+    train: Stories
+    valid: Stories
+    seed: int
+    epochs: int
+    batch: int
+    checkpoint: Path
+    settings: dict[str, Any]
+    log: list[dict[str, Any]] = field(default_factory=list)
+    best_score: float = -1.0
+    best: dict[str, Any] | None = None
+
+
+def train_answer(
+    *,
+    data: Path,
+    out: Path,
+    data_name: str | None = None,
+    terms: str | None = None,
+    hidden: int = 64,
+    layers: int = 3,
+    epochs: int = 30,
+    batch: int = 64,
+    seconds: float | None = None,
+    seed: int = 1,
+    resume: bool = False,
+) -> Path:
+    """Train on the files `…_train.txt` of `data`, choose on `…_valid.txt`, write the bundle `out`.
+
+    `data` is a folder of bAbI files, or an archive of them. Working files lie in `<out>.work`, which `resume`
+    goes on from.
+    Raises RecurError for data and checkpoints that cannot be used.
+    """
+    check_target(out)
+    if data.is_file() and not is_archive(data):
+        raise RecurError(f"{data}: one file; expected a folder or archive with …_train.txt and …_valid.txt; name that")
+    torch.manual_seed(seed)
+    stories, problems = read_stories(data, "train")
+    held, more = read_stories(data, "valid")
+    for line in (*problems, *more):
+        print(f"warning: {line}", file=sys.stderr)
+    tasks = sorted({story.task for story in stories})
+    held = [story for story in held if story.task in set(tasks)]
+    if not held:
+        raise RecurError(f"{data}: no question is held out; expected …_valid.txt of the same tasks; add one")
+    vocabulary, answers, places = build_words(stories)
+    network = StoryNetwork(
+        vocabulary=len(vocabulary), answers=len(answers), places=places, hidden=hidden, layers=layers
+    )
+    settings: dict[str, Any] = {
+        "data": data_hash([*stories, *held]),
+        "hidden": hidden,
+        "layers": layers,
+        "epochs": epochs,
+        "batch": batch,
+        "seed": seed,
+    }
+    run = Run(
+        network,
+        encode(stories, vocabulary, answers, places, SENTENCES),
+        encode(held, vocabulary, answers, places, SENTENCES),
+        seed,
+        epochs,
+        batch,
+        out.with_name(out.name + ".work") / "checkpoint",
+        settings,
+    )
+    with StopRequest(seconds=seconds) as stop:
+        if not _train(run, stop, resume):
+            print(f"stopped ({stop.reason}); the checkpoint is in {run.checkpoint.parent}, go on with --resume",
+                  file=sys.stderr)  # fmt: skip
+            return out
+    meta = {
+        "task": "answer",
+        "name": out.stem,
+        "kind": "story",
+        "answers": answers,
+        "hidden": hidden,
+        "layers": layers,
+        "places": places,
+        "sentences": SENTENCES,
+        "training": {
+            **settings,
+            "data_name": data_name,
+            "terms": terms,
+            "command": shlex.join(["recur", *sys.argv[1:]]),
+            "questions": len(stories),
+            "held_out": len(held),
+            "log": run.log,
+        },
+    }
+    weights = {name: value.numpy() for name, value in network.engine_weights().items()}
+    write_bundle(out, meta, weights, tokenizer=vocabulary, encoder=None, card="", quantize="float16")
+    finish_answer(out, held)
+    return out
+
+
+def data_hash(stories: list[Story]) -> str:
+    """SHA-256 of the questions in their order, each with its task, the three sentences before it, and its answer."""
+    found = sha256()
+    for story in stories:
+        found.update("\n".join((story.task, *story.sentences[-3:], story.question, story.answer)).encode() + b"\0")
+    return found.hexdigest()
+
+
+def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
+    """All epochs; the best weights on valid are in the network then. False when stopped before the end."""
+    optimizer = torch.optim.AdamW(run.network.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+    first = 0
+    if resume and has_checkpoint(run.checkpoint):
+        saved = load_checkpoint(run.checkpoint)
+        check_same_run(saved.extra["settings"], run.settings, path=run.checkpoint)
+        first = saved.counters["epoch"]
+        run.network.load_state_dict(saved.models["network"])
+        run.best, run.best_score = saved.models["best"], float(saved.extra["best_score"])
+        run.log[:] = saved.extra["log"]
+        if saved.optimizer is not None:
+            optimizer.load_state_dict(saved.optimizer)
+    for epoch in range(first, run.epochs):
+        loss = _epoch(run, epoch, optimizer, stop)
+        if loss is None:
+            return False
+        scores = accuracy(run.network, run.valid)
+        mean = float(np.mean(list(scores.values())))
+        run.log.append({"epoch": epoch + 1, "loss": loss, "mean": mean})
+        if mean >= run.best_score:
+            run.best_score, run.best = mean, copy_state(run.network.state_dict())
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
+        print(f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  mean accuracy {mean:.4f}  {shown}", flush=True)
+        save_checkpoint(
+            run.checkpoint,
+            model_states={"network": run.network.state_dict(), "best": run.best or {}},
+            optimizer=optimizer.state_dict(),
+            counters={"epoch": epoch + 1},
+            rng=random_state(),
+            extra={"settings": run.settings, "log": run.log, "best_score": run.best_score},
+        )
+    if run.best is not None:
+        run.network.load_state_dict(run.best)
+    return True
+
+
+def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopRequest) -> float | None:
+    """One pass; the mean loss, or None when asked to stop."""
+    steps = -(-len(run.train) // run.batch)
+    losses: list[float] = []
+    run.network.train()
+    torch.manual_seed(run.seed * 1_000_003 + epoch)
+    with Progress(total=steps, label=f"epoch {epoch + 1}/{run.epochs}") as progress:
+        for step, rows in enumerate(batches(run.train, size=run.batch, seed=run.seed, epoch=epoch)):
+            if stop.requested:
+                return None
+            done = (epoch + step / steps) / run.epochs
+            rise = min(1.0, (epoch * steps + step + 1) / 100)
+            for group in optimizer.param_groups:
+                group["lr"] = RATE * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+            part = batch_of(run.train, rows)
+            scores, pointed = run.network(part.sentences, part.story, part.live, part.question)
+            loss = functional.cross_entropy(scores, part.answer)
+            pointing = functional.binary_cross_entropy_with_logits(
+                pointed, part.support, weight=part.live.float(), reduction="sum"
+            )
+            optimizer.zero_grad(set_to_none=True)
+            whole = loss + POINTING * pointing / len(rows)
+            whole.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(run.network.parameters(), CLIP)
+            optimizer.step()
+            losses.append(float(loss.detach()))
+            progress.update(step + 1, f"loss {losses[-1]:.3f}")
+    return float(np.mean(losses))
+
+
+@torch.inference_mode()
+def accuracy(network: StoryNetwork, data: Stories, *, batch: int = 250) -> dict[str, float]:
+    """The share of questions that are answered right, by task."""
+    network.eval()
+    right = np.zeros(len(data), bool)
+    order = np.argsort([len(each) for each in data.story], kind="stable")
+    for start in range(0, len(order), batch):
+        rows = order[start : start + batch]
+        part = batch_of(data, rows)
+        scores, _ = network(part.sentences, part.story, part.live, part.question)
+        right[rows] = (scores.argmax(1) == part.answer).numpy()
+    return {str(task): float(right[data.task == task].mean()) for task in dict.fromkeys(data.task.tolist())}
