@@ -228,6 +228,8 @@ def test_the_encoder_moves_too(place: Path) -> None:
     train(place, "moved", finetune_encoder=True, cider=0)
     log = read_bundle(place / "moved").meta["training"]["log"]
     assert [entry["phase"] for entry in log] == ["decoder", "joint"]
+    with pytest.raises(RecurError, match="--images is for captions in a file"):
+        train(place, "elsewhere", images=place)
     with pytest.raises(RecurError, match="--teacher keeps its answers"):
         train(place, "taught", finetune_encoder=True, teacher=place / "trunk.onnx")
 

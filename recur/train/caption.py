@@ -119,6 +119,8 @@ def train_caption(
         raise RecurError(f"{encoder}: a foreign ONNX graph cannot be trained; leave out --finetune-encoder")
     if teacher is not None and not finetune_encoder:
         raise RecurError("--teacher teaches an encoder that is fine-tuned; add --finetune-encoder, or leave it out")
+    if shards is not None and images is not None:
+        raise RecurError("--images is for captions in a file, and shards hold their pictures; leave it out")
     if teacher is not None and shards is not None:
         raise RecurError("--teacher keeps its answers about every picture, and shards are streamed; leave it out")
     with gathered() as team, StopRequest(seconds=seconds) as stop:
