@@ -14,7 +14,8 @@ from recur.errors import InputError, RecurError
 DESCRIPTION = """\
 Write one HTML page, complete in itself: the label of every frame with the probabilities of all labels, small pictures,
 and at each change of label the frames that changed the mind: without them the new label would be least probable.
-A page holds 5,000 frames, fewer with more than 20 labels; what is longer is refused. The first 40 changes are explained.
+A page holds 5,000 frames (fewer with more than 20 labels); what is longer is refused. The first 40 changes are
+explained.
 `recur evaluate frames --faithful N` measures whether that can be believed.
 """
 

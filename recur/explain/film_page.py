@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,8 +44,8 @@ def _article(film: FilmExplanation) -> str:
     left = data["changes_left_out"]
     note = f'<p class="note">{left} more changes are not explained.</p>' if left else ""
     keys = "".join(
-        f'<li><svg viewBox="0 0 10 10" aria-hidden="true"><rect width="10" height="10" fill="{_colour(data, n)}"/></svg> '
-        f"{escaped(name)}</li>"
+        f'<li><svg viewBox="0 0 9 9" aria-hidden="true"><rect width="9" height="9" fill="{_colour(data, n)}"/></svg>'
+        f" {escaped(name)}</li>"
         for n, name in enumerate(data["classes"])
     )
     return f"""<article class="words film">
@@ -89,12 +90,12 @@ def _timeline(data: dict[str, Any]) -> str:
         shapes.append(f'<polygon fill="{_colour(data, number)}" points="{" ".join(upper + lower[::-1])}"/>')
         below = tops[:, number]
     edges = [0, *(at for at in range(1, steps) if data["labels"][at] != data["labels"][at - 1]), steps]
-    for first, last in zip(edges, edges[1:], strict=False):
+    for first, last in pairwise(edges):
         fill = _colour(data, data["labels"][first])
         shapes.append(f'<rect x="{first}" y="104" width="{last - first}" height="16" fill="{fill}"/>')
     return (
         f'<svg class="timeline" viewBox="0 0 {steps} {HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="Probabilities of the labels over time; below them the label of every frame">{"".join(shapes)}</svg>'
+        f'aria-label="Probabilities of the labels, and the label, of every frame">{"".join(shapes)}</svg>'
     )
 
 
