@@ -312,3 +312,84 @@ def test_training_from_features_to_a_bundle(tmp_path: Path, capsys: pytest.Captu
     assert [row["model"] for row in rows] == ["whole", "parts", "mean"]
     assert rows[0]["accuracy"] > 0.85
     assert main([*run, "--fold", "no", "--out", str(tmp_path / "x")]) == 2
+
+
+# ------------------------------------------------------------------------------------------------------- explanations
+
+
+def write_switch(path: Path) -> Path:
+    """A bundle without recurrence: feature 0 says a, feature 1 says b; labels like to stay."""
+    weights = {
+        "reduce.weight": np.eye(5, dtype=np.float32)[:3] * 2,
+        "reduce.bias": np.zeros(3, np.float32),
+        "head.weight": np.eye(3, dtype=np.float32) * 4,
+        "head.bias": np.zeros(3, np.float32),
+        "crf.transitions": np.zeros((3, 3), np.float32),
+        "crf.start": np.zeros(3, np.float32),
+    }
+    sizes = {"cell": "none", "hidden": 4, "reduced": 3, "features": 5, "bidirectional": False}
+    meta = {"task": "frames", "name": "switch", "classes": CLASSES, **sizes, "head": "crf", "smooth": 3.0}
+    return write_bundle(
+        path, {**meta, "encoder": None}, weights, tokenizer=b"{}", encoder=None, card="", quantize=False
+    )
+
+
+def test_the_frame_that_changed_the_mind_is_named(tmp_path: Path) -> None:
+    from recur.explain import film
+
+    labeller = recur.load(write_switch(tmp_path / "m"))
+    assert isinstance(labeller, FrameLabeller)
+    x = np.zeros((40, 5), np.float32)
+    x[:20, 0], x[24, 1], x[30:, 1] = 1, 5, 0.2
+    data = film.told(labeller, x, "v", range(40), [None] * 40)
+    assert [(change["from"], change["to"]) for change in data["changes"]] == [("a", "b")]
+    change = data["changes"][0]
+    assert change["named"][0]["at"] == 24
+    assert change["named"][0]["without"] < change["probability"] - 0.05
+    told = film.faithfulness(labeller, [x], count=5)
+    assert told["frames"] == 5
+    assert told["changes"] == 1
+    assert told["fall_without_named"] > told["fall_without_others"]
+
+
+def test_explain_command(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from recur.explain import film
+
+    np.savez(tmp_path / "f.npz", **{"s1/v<b>/scores": np.random.default_rng(5).standard_normal((30, 5))})
+    page = tmp_path / "page.html"
+    run = ["explain", "frames", "--model", str(model), "--fps", "10", str(tmp_path / "f.npz")]
+    assert main(run) == 2
+    capsys.readouterr()
+    assert main([*run, "--json", "--out", str(page)]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert len(data["labels"]) == len(data["probabilities"]) == 30
+    assert len(data["changes"]) == np.count_nonzero(np.diff(data["labels"])) > 0
+    text = page.read_text()
+    assert "default-src 'none'" in text
+    assert "v<b>" not in text
+    assert text.count("<h4>") == len(data["changes"])
+    page.unlink()
+    monkeypatch.setattr(film, "MAX_FRAMES", 29)
+    assert main([*run, "--out", str(page)]) == 1
+    assert "more than 29 frames" in capsys.readouterr().err
+    assert not page.exists()
+
+
+def test_the_page_of_pictures_holds_thumbnails(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from recur.explain import film
+    from recur.explain.film_page import render_film_page
+
+    labeller = recur.load(model)
+    assert isinstance(labeller, FrameLabeller)
+    for number in range(5):
+        Image.new("RGB", (9, 9), (number * 20, 0, 0)).save(tmp_path / f"f{number}.png")
+    (tmp_path / "f5.png").write_bytes(b"no picture")
+    monkeypatch.setattr(labeller, "size", 8)
+    monkeypatch.setattr(labeller, "see", lambda pixels: np.zeros((len(pixels), 5), np.float32))
+    first, problem = film.explain_film(labeller, tmp_path)
+    assert isinstance(first, film.FilmExplanation)
+    assert isinstance(problem, InputError)
+    assert first.data["frames"] == [0, 1, 2, 3, 4]
+    assert render_film_page([first]).count("data:image/jpeg") == 5

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from recur.cli.options import Commands
+from recur.cli.options import Commands, whole
 from recur.cli.terminal import json_line
 from recur.errors import RecurError
 
 DESCRIPTION = """\
 Label frames and compare: share of right frames, edit score, and F1 of segments that overlap by 10, 25 and 50 %. Each
 model is measured on what was held out when it was trained (its fold, or the end of each sequence), or with --split all
-on everything. Several models, one a fold, are followed by a line of their means.
+on everything. Several models, one a fold, are followed by a line of their means. --faithful N hides, for N frames, the
+frames that `recur explain frames` names and as many others beside them: how far does the probability of the label fall?
 """
 
 
@@ -33,15 +34,19 @@ def add(tasks: Commands) -> None:
         "--data", type=Path, required=True, metavar="PATH", help="labelled frames, as training reads them"
     )
     task.add_argument("--split", choices=("held-out", "all"), default="held-out", help="(default: held-out)")
+    task.add_argument("--faithful", type=whole(1), metavar="N", help="measure the frames that are named, for N frames")
     task.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
-def evaluate_frames(*, model: list[str], data: Path, split: str = "held-out", json: bool = False) -> int:
+def evaluate_frames(
+    *, model: list[str], data: Path, split: str = "held-out", faithful: int | None = None, json: bool = False
+) -> int:
     """Measure; returns the exit status. The arguments are the options of the command."""
     import numpy as np
 
     from recur import load
     from recur.data.frames import held_out_part, read_labelled_frames
+    from recur.explain.film import faithfulness
     from recur.metrics.frames import frame_scores
     from recur.predict.frames import SEEN, FrameLabeller
 
@@ -59,16 +64,19 @@ def evaluate_frames(*, model: list[str], data: Path, split: str = "held-out", js
             sequences = held_out_part(sequences, fold=training.get("fold"), share=share)
         if not sequences:
             raise RecurError(f"{data}: nothing of it was held out for {name}; try --split all")
-        pairs = []
+        pairs, features = [], []
         for each in sequences:
             values = each.values
             if values.ndim == 4:
                 parts = [labeller.see(values[at : at + SEEN]) for at in range(0, len(values), SEEN)]
                 values = np.concatenate(parts)
+            features.append(values)
             found = [labeller.classes.index(label.label) for label in labeller.of_features(values, path=each.name)]
             pairs.append((np.array(found, np.int64), each.labels))
         rows.append({"frames": sum(len(y) for _, y in pairs), **frame_scores(pairs)})
         _tell({"model": labeller.name, "split": training.get("fold") or split, **rows[-1]}, json)
+        if faithful is not None:
+            _tell({"model": labeller.name, **faithfulness(labeller, features, count=faithful)}, json)
     if len(rows) > 1:
         mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "frames"}
         _tell(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from recur.cli import explain_answer, explain_caption, explain_detect, explain_texts
+from recur.cli import explain_answer, explain_caption, explain_detect, explain_frames, explain_texts
 from recur.cli.options import Commands
 
 TASKS = (
@@ -10,6 +10,7 @@ TASKS = (
     explain_detect.add,
     explain_texts.add,
     explain_answer.add,
+    explain_frames.add,
 )
 
 
