@@ -61,6 +61,7 @@ def test_the_commands() -> None:
         "recur explain sentiment",
         "recur explain translate",
         "recur explain answer",
+        "recur explain frames",
         "recur serve",
         "recur library scan",
         "recur library search",
