@@ -53,6 +53,7 @@ TASKS = (
     "recur.serve.task_translate",
     "recur.serve.task_answer",
     "recur.serve.task_language",
+    "recur.serve.task_frames",
 )
 
 
