@@ -1,4 +1,4 @@
-"""The model for stories that comes with recur answers simple stories, and is as good as its card says."""
+"""The models for questions that come with recur answer simple ones, and are as good as their cards say."""
 
 from __future__ import annotations
 
@@ -27,6 +27,17 @@ def test_it_is_small_and_follows_a_story() -> None:
     evidence = reader(story, "Where is John?").evidence
     assert max(evidence, key=lambda each: each.support).sentence == "John went to the office."
     assert f"{reader.bundle.meta['results']['held out']['mean']:.4f}" in (EMBEDDED / "babi" / "CARD.md").read_text()
+
+
+def test_the_reader_points_at_what_it_was_asked() -> None:
+    assert sum(file.stat().st_size for file in (EMBEDDED / "reader").iterdir()) <= 2_500_000
+    reader = recur.load("reader")
+    passage = "The lighthouse was built in 1872 by Anna Meier, an engineer from Bremen. It is 31 metres high."
+    asked = {"How high is it?": "31 metres", "When was it built?": "1872", "Who is the mayor of Paris?": None}
+    for question, answer in asked.items():
+        found = reader(passage, question)
+        assert found.answer == answer
+        assert answer is None or passage[found.start : found.end] == answer
 
 
 @pytest.mark.data
