@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from serving import Serving, serving
+from test_answer import write_reader
 from test_explain_texts import explained, write_text_models
 
 import recur
@@ -192,6 +193,20 @@ def test_a_token_is_asked_for(captioner: Captioner, photos: list[Path], opened: 
         page.get_by_role("button", name="Use it").click()
         upload(page, photos[0])
         assert sentence(page)
+
+
+def test_a_question_is_answered_in_its_tab(opened: Any, tmp_path: Path) -> None:
+    with serving({"answer": recur.load(write_reader(tmp_path / "reader"))}) as running:
+        page = opened(f"http://127.0.0.1:{running.port}/", PHONE, color_scheme="dark")
+        page.get_by_role("button", name="Answers").click()
+        page.get_by_label("Passage").fill("Mary went to the park. John went to the office.")
+        page.get_by_label("Question").fill("Where is Mary?")
+        page.get_by_role("button", name="Answer", exact=True).click()
+        page.locator(".evidence").wait_for()
+        assert page.locator(".evidence li").count() == 2
+        assert violations(page) == []
+        page.locator("#language").click()
+        assert page.get_by_role("button", name="回答", exact=True).is_visible()
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])

@@ -158,7 +158,7 @@ def test_text_goes_on_and_is_looked_into(service: Serving) -> None:
 def test_the_page_is_told_which_tabs_there_are(service: Serving) -> None:
     tasks = json.loads(service.call("GET", "/v1/tasks")[2])["tasks"]
     tabs = {each["task"]: each["tab"] for each in tasks if each["tab"]}
-    files = {"sentiment": "sentiment", "translate": "translate", "language": "generate"}
+    files = {"sentiment": "sentiment", "translate": "translate", "answer": "answer", "language": "generate"}
     assert tabs == {task: f"/static/{file}.js" for task, file in files.items()}
     for file in tabs.values():
         status, headers, body = service.call("GET", file)

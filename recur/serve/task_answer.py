@@ -48,6 +48,7 @@ ROWS = (
             "unknown": [],
             "model": "babi",
         },
+        tab="answer.js",
     ),
     Row(
         path="span",
