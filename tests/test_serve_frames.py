@@ -15,6 +15,8 @@ from recur.predict.frames import FrameLabel
 pytest.importorskip("fastapi")
 pytest.importorskip("av")
 
+from recur.serve.task_frames import ONE  # noqa: E402
+
 
 class Labeller:
     """Stands for a labeller: every frame is an a; what its frames raise comes after their labels."""
@@ -43,3 +45,12 @@ def test_labels_of_a_video(tmp_path: Path) -> None:
         assert status == 422
         assert "no video that can be read" in told["error"]
         assert service.post("/v1/frames", whole, smooth=-1)[0] == 422
+
+
+def test_one_video_at_a_time(tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "v.mkv", [100] * 6, size=64).read_bytes()
+    with serving({"frames": Labeller()}) as service:
+        with ONE:
+            status, told = service.post("/v1/frames", whole)
+        assert (status, told) == (503, {"error": "too many requests wait already; try again later"})
+        assert service.post("/v1/frames", whole)[0] == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -10,8 +11,10 @@ from pydantic import Field
 from recur.data.frames import Frame, read_video
 from recur.errors import InputError
 from recur.serve.tasks import Options, Row
+from recur.serve.worker import Full
 
 MOST: Final = 10_000  # frames of one request
+ONE = threading.Lock()  # a video at a time: several would keep every thread that reads pictures
 
 
 class FramesOptions(Options):
@@ -28,8 +31,17 @@ class _TooLong(Exception):
 def prepare(labeller: Any, video: bytes, options: FramesOptions, max_pixels: int) -> dict[str, Any]:
     """The whole answer: a video takes long, and the one thread that predicts would keep all others waiting.
 
-    Raises InputError for a video without a frame that can be read, or with too many.
+    Raises InputError for a video without a frame that can be read, or with too many; Full while another is read.
     """
+    if not ONE.acquire(blocking=False):
+        raise Full
+    try:
+        return _labelled(labeller, video, options, max_pixels)
+    finally:
+        ONE.release()
+
+
+def _labelled(labeller: Any, video: bytes, options: FramesOptions, max_pixels: int) -> dict[str, Any]:
 
     def limited() -> Iterator[Frame]:
         for frame in read_video(video, size=labeller.size, max_pixels=max_pixels):
