@@ -15,7 +15,7 @@ from recur.predict.frames import FrameLabel
 pytest.importorskip("fastapi")
 pytest.importorskip("av")
 
-from recur.serve.task_frames import ONE  # noqa: E402
+from recur.serve.task_frames import ONE
 
 
 class Labeller:
@@ -48,7 +48,7 @@ def test_labels_of_a_video(tmp_path: Path) -> None:
 
 
 def test_one_video_at_a_time(tmp_path: Path) -> None:
-    whole = write_video(tmp_path / "v.mkv", [100] * 6, size=64).read_bytes()
+    whole = write_video(tmp_path / "v.mkv", [100 * number for number in range(6)], size=64).read_bytes()
     with serving({"frames": Labeller()}) as service:
         with ONE:
             status, told = service.post("/v1/frames", whole)
