@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from recur.cli.options import Commands, whole
@@ -47,8 +48,7 @@ def evaluate_frames(
     from recur import load
     from recur.data.frames import held_out_part, read_labelled_frames
     from recur.explain.film import faithfulness
-    from recur.metrics.frames import frame_scores
-    from recur.predict.frames import SEEN, FrameLabeller
+    from recur.predict.frames import FrameLabeller, measure
 
     rows: list[dict[str, float]] = []
     for name in model:
@@ -64,19 +64,13 @@ def evaluate_frames(
             sequences = held_out_part(sequences, fold=training.get("fold"), share=share)
         if not sequences:
             raise RecurError(f"{data}: nothing of it was held out for {name}; try --split all")
-        pairs, features = [], []
-        for each in sequences:
-            values = each.values
-            if values.ndim == 4:
-                parts = [labeller.see(values[at : at + SEEN]) for at in range(0, len(values), SEEN)]
-                values = np.concatenate(parts)
-            features.append(values)
-            found = [labeller.classes.index(label.label) for label in labeller.of_features(values, path=each.name)]
-            pairs.append((np.array(found, np.int64), each.labels))
-        rows.append({"frames": sum(len(y) for _, y in pairs), **frame_scores(pairs)})
+        seen = [replace(e, values=labeller.see(e.values)) if e.values.ndim == 4 else e for e in sequences]
+        rows.append({"frames": sum(len(each.labels) for each in seen), **measure(labeller, seen)})
         _tell({"model": labeller.name, "split": training.get("fold") or split, **rows[-1]}, json)
         if faithful is not None:
-            _tell({"model": labeller.name, **faithfulness(labeller, features, count=faithful)}, json)
+            _tell(
+                {"model": labeller.name, **faithfulness(labeller, [each.values for each in seen], count=faithful)}, json
+            )
     if len(rows) > 1:
         mean = {key: float(np.mean([row[key] for row in rows])) for key in rows[0] if key != "frames"}
         _tell(

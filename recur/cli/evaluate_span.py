@@ -37,8 +37,7 @@ def evaluate_span(*, model: str, data: Path, split: str = "all", json: bool = Fa
     """Measure; returns the exit status. The arguments are the options of the command."""
     from recur import load
     from recur.data.passages import read_asked
-    from recur.metrics.spans import span_scores
-    from recur.predict.span import SpanReader
+    from recur.predict.span import SpanReader, measure
 
     reader = load(model)
     if not isinstance(reader, SpanReader):
@@ -49,8 +48,6 @@ def evaluate_span(*, model: str, data: Path, split: str = "all", json: bool = Fa
     asked = [each for each in asked if split == "all" or each.held_out == (split == "dev")]
     if not asked:
         raise RecurError(f"{data}: no question in the split {split}; expected some; give more passages")
-    given = [reader(each.passage, each.question).answer for each in asked]
-    scores = span_scores(given, [[each.passage[start:end] for start, end in each.answers] for each in asked])
-    row = {"model": reader.name, "data": str(data), "split": split, **scores}
+    row = {"model": reader.name, "data": str(data), "split": split, **measure(reader, asked)}
     print(json_line(row) if json else "  ".join(f"{name} {value}" for name, value in row.items()))
     return 1 if problems else 0

@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from recur.bundle import Bundle, BundleError
-from recur.data.frames import Frame, read_features, read_frames
+from recur.data.frames import Frame, LabelledFrames, read_features, read_frames
 from recur.data.images import MAX_PIXELS
 from recur.engine import tagging
 from recur.engine.native import Stack
 from recur.engine.vision import Encoder
 from recur.errors import InputError, RecurError
 from recur.hub import shared_trunk
+from recur.metrics.frames import frame_scores
 
 CHUNK: Final = 256  # frames that are decided together
 AHEAD: Final = 64  # frames after them that are read before they are decided
@@ -235,8 +236,20 @@ class FrameLabeller:
             raise problem
 
 
+def measure(labeller: FrameLabeller, sequences: Iterable[LabelledFrames]) -> dict[str, float]:
+    """Accuracy, edit score and F1 of labelled sequences of features."""
+    pairs = []
+    for each in sequences:
+        found = [labeller.classes.index(label.label) for label in labeller.of_features(each.values, path=each.name)]
+        pairs.append((np.array(found, np.int64), each.labels))
+    return frame_scores(pairs)
+
+
 def pooled(encoder: Encoder, pixels: npt.NDArray[np.uint8], pool: Sequence[int]) -> npt.NDArray[np.float32]:
     """Features [T, py * px * F] of pixels: the mean of each of py x px tiles of the trunk's map."""
+    if len(pixels) > SEEN:
+        groups = [pooled(encoder, pixels[at : at + SEEN], pool) for at in range(0, len(pixels), SEEN)]
+        return np.concatenate(groups)
     cells = encoder(pixels)
     rows, columns = encoder.grid
     grid = cells.reshape(len(cells), rows, columns, -1)

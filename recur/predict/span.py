@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from recur.bundle import Bundle, BundleError
-from recur.data.passages import tokens_of
+from recur.data.passages import Asked, tokens_of
 from recur.engine.span import SpanNetwork, features_of, numbers_of
 from recur.errors import InputError
+from recur.metrics.spans import span_scores
 from recur.predict.voice import precision_of
 
 QUESTION = 64  # tokens of a question that are read
@@ -109,3 +110,9 @@ class SpanReader:
         if none >= best:
             return Span(question, None, float(np.exp(none)), None, None, self.name)
         return Span(question, passage[where[0] : where[1]], float(np.exp(best)), *where, self.name)
+
+
+def measure(reader: SpanReader, asked: Sequence[Asked]) -> dict[str, float | int]:
+    """F1 and exact match of a reader."""
+    given = [reader(each.passage, each.question).answer for each in asked]
+    return span_scores(given, [[each.passage[start:end] for start, end in each.answers] for each in asked])

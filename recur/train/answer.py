@@ -25,16 +25,8 @@ from recur.errors import RecurError
 from recur.nn.answer import StoryNetwork
 from recur.train.answer_data import Stories, batch_of, batches, build_words, encode
 from recur.train.answer_finish import finish_answer
-from recur.train.checkpoint import (
-    Progress,
-    StopRequest,
-    check_same_run,
-    copy_state,
-    has_checkpoint,
-    load_checkpoint,
-    random_state,
-    save_checkpoint,
-)
+from recur.train.checkpoint import Progress, StopRequest
+from recur.train.epochs import go_on, keep
 
 RATE = 4e-3
 CLIP = 1.0
@@ -115,8 +107,7 @@ def train_answer(
     )
     with StopRequest(seconds=seconds) as stop:
         if not _train(run, stop, resume):
-            print(f"stopped ({stop.reason}); the checkpoint is in {run.checkpoint.parent}, go on with --resume",
-                  file=sys.stderr)  # fmt: skip
+            stop.report(run.checkpoint.parent)
             return out
     meta = {
         "task": "answer",
@@ -154,16 +145,7 @@ def data_hash(stories: list[Story]) -> str:
 def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
     """All epochs; the best weights on valid are in the network then. False when stopped before the end."""
     optimizer = torch.optim.AdamW(run.network.parameters(), lr=RATE, weight_decay=0.01, fused=True)
-    first = 0
-    if resume and has_checkpoint(run.checkpoint):
-        saved = load_checkpoint(run.checkpoint)
-        check_same_run(saved.extra["settings"], run.settings, path=run.checkpoint)
-        first = saved.counters["epoch"]
-        run.network.load_state_dict(saved.models["network"])
-        run.best, run.best_score = saved.models["best"], float(saved.extra["best_score"])
-        run.log[:] = saved.extra["log"]
-        if saved.optimizer is not None:
-            optimizer.load_state_dict(saved.optimizer)
+    first = go_on(run, optimizer, resume=resume)
     for epoch in range(first, run.epochs):
         loss = _epoch(run, epoch, optimizer, stop)
         if loss is None:
@@ -171,18 +153,9 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
         scores = accuracy(run.network, run.valid)
         mean = float(np.mean(list(scores.values())))
         run.log.append({"epoch": epoch + 1, "loss": loss, "mean": mean})
-        if mean >= run.best_score:
-            run.best_score, run.best = mean, copy_state(run.network.state_dict())
         shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
         print(f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  mean accuracy {mean:.4f}  {shown}", flush=True)
-        save_checkpoint(
-            run.checkpoint,
-            model_states={"network": run.network.state_dict(), "best": run.best or {}},
-            optimizer=optimizer.state_dict(),
-            counters={"epoch": epoch + 1},
-            rng=random_state(),
-            extra={"settings": run.settings, "log": run.log, "best_score": run.best_score},
-        )
+        keep(run, optimizer, done=epoch + 1, score=mean)
     if run.best is not None:
         run.network.load_state_dict(run.best)
     return True

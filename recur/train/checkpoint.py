@@ -265,6 +265,10 @@ class StopRequest:
         """Ask for the stop from code."""
         self._reason = self._reason or reason
 
+    def report(self, work: Path) -> None:
+        """Say on stderr why the training stopped, and that what is in `work` is gone on from."""
+        print(f"stopped ({self.reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
+
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._reason:
             raise KeyboardInterrupt

@@ -301,5 +301,5 @@ def boxes_hash(data: BoxData) -> str:
 
 
 def _stopped(stop: StopRequest, work: Path, out: Path) -> Path:
-    print(f"stopped ({stop.reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
+    stop.report(work)
     return out

@@ -23,9 +23,8 @@ from recur.data.frames import LabelledFrames, held_out_part, read_labelled_frame
 from recur.engine.vision import Encoder
 from recur.errors import RecurError
 from recur.hub import EMBEDDED, EMBEDDED_TRUNK
-from recur.metrics.frames import frame_scores
 from recur.nn.frames import FrameNetwork
-from recur.predict.frames import SEEN, FrameLabeller, pooled
+from recur.predict.frames import FrameLabeller, measure, pooled
 from recur.train.checkpoint import (
     Progress,
     StopRequest,
@@ -94,7 +93,7 @@ def train_frames(
     work = out.with_name(out.name + ".work") / "checkpoint"
     with StopRequest(seconds=seconds) as stop:
         if not fit(network, train, epochs=epochs, stop=stop, folder=work, settings=settings, log=log, resume=resume):
-            print(f"stopped ({stop.reason}); the checkpoint is in {work.parent}, go on with --resume", file=sys.stderr)
+            stop.report(work.parent)
             return out
     meta = {
         "task": "frames", "name": out.stem, "classes": classes, **sizes, "head": head, "smooth": smooth,
@@ -124,8 +123,7 @@ def with_features(sequences: Sequence[LabelledFrames]) -> tuple[list[LabelledFra
     encoder = Encoder(trunk)
     found = []
     for each in sequences:
-        parts = [pooled(encoder, each.values[at : at + SEEN], POOL) for at in range(0, len(each.values), SEEN)]
-        found.append(LabelledFrames(each.name, each.fold, np.concatenate(parts), each.labels))
+        found.append(LabelledFrames(each.name, each.fold, pooled(encoder, each.values, POOL), each.labels))
     shared = {"model": EMBEDDED_TRUNK, "sha256": hashlib.sha256(trunk).hexdigest()}
     return found, {"size": SIZE, "pool": list(POOL), "trunk": shared}
 
@@ -233,15 +231,6 @@ def _batch(crops: Sequence[tuple[NDArray[Any], NDArray[np.int64]]]) -> tuple[Ten
     for row, (values, y) in enumerate(crops):
         x[row, : len(y)], labels[row, : len(y)] = torch.from_numpy(values), torch.from_numpy(y)
     return x, labels, lengths
-
-
-def measure(labeller: FrameLabeller, sequences: Sequence[LabelledFrames]) -> dict[str, float]:
-    """Accuracy, edit score and F1 of sequences of features, through the runtime."""
-    pairs = []
-    for each in sequences:
-        found = [labeller.classes.index(label.label) for label in labeller.of_features(each.values)]
-        pairs.append((np.array(found, np.int64), each.labels))
-    return frame_scores(pairs)
 
 
 def frames_card(meta: dict[str, Any]) -> str:

@@ -147,7 +147,7 @@ def train_language(
         if resume and has_checkpoint(run.folder):
             _load(run)
         if not _train(run, stop):
-            print(f"stopped ({stop.reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
+            stop.report(work)
             return out
     if run.best is None:
         raise RecurError(f"{out}: the loss is not a number after {epochs} epochs; train with a smaller --rate")

@@ -27,16 +27,8 @@ from recur.data.sentiment import BITS, ORDERS, WINDOW
 from recur.data.text import UNK
 from recur.errors import RecurError
 from recur.nn.sentiment import SentimentNetwork
-from recur.train.checkpoint import (
-    Progress,
-    StopRequest,
-    check_same_run,
-    copy_state,
-    has_checkpoint,
-    load_checkpoint,
-    random_state,
-    save_checkpoint,
-)
+from recur.train.checkpoint import Progress, StopRequest
+from recur.train.epochs import go_on, keep
 from recur.train.sentiment_data import (
     MIN_COUNT,
     Corpus,
@@ -120,8 +112,7 @@ def train_sentiment(
     run = Run(network, train, dev, seed, epochs, out.with_name(out.name + ".work") / "checkpoint", settings, [])
     with StopRequest(seconds=seconds) as stop:
         if not _train(run, stop, resume):
-            print(f"stopped ({stop.reason}); the checkpoint is in {run.checkpoint.parent}, go on with --resume",
-                  file=sys.stderr)  # fmt: skip
+            stop.report(run.checkpoint.parent)
             return out
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
     weights |= _wide(train, languages)
@@ -188,16 +179,7 @@ def _wide(train: Corpus, languages: Sequence[str]) -> dict[str, NDArray[np.float
 def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
     """All epochs; the best weights on dev are in the network then. False when stopped before the end."""
     optimizer = torch.optim.AdamW(run.network.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    first = 0
-    if resume and has_checkpoint(run.checkpoint):
-        saved = load_checkpoint(run.checkpoint)
-        check_same_run(saved.extra["settings"], run.settings, path=run.checkpoint)
-        first = saved.counters["epoch"]
-        run.network.load_state_dict(saved.models["network"])
-        run.best, run.best_score = saved.models["best"], float(saved.extra["best_score"])
-        run.log[:] = saved.extra["log"]
-        if saved.optimizer is not None:
-            optimizer.load_state_dict(saved.optimizer)
+    first = go_on(run, optimizer, resume=resume)
     for epoch in range(first, run.epochs):
         loss = _epoch(run, epoch, optimizer, stop)
         if loss is None:
@@ -205,20 +187,11 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
         scores = dev_accuracy(run.network, run.dev)
         mean = float(np.mean(list(scores.values())))
         run.log.append({"epoch": epoch + 1, "loss": loss, **scores})
-        if mean >= run.best_score:
-            run.best_score, run.best = mean, copy_state(run.network.state_dict())
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
         print(
             f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  dev accuracy of the network alone: {shown}", flush=True
         )
-        save_checkpoint(
-            run.checkpoint,
-            model_states={"network": run.network.state_dict(), "best": run.best or {}},
-            optimizer=optimizer.state_dict(),
-            counters={"epoch": epoch + 1},
-            rng=random_state(),
-            extra={"settings": run.settings, "log": run.log, "best_score": run.best_score},
-        )
+        keep(run, optimizer, done=epoch + 1, score=mean)
     if run.best is not None:
         run.network.load_state_dict(run.best)
     return True

@@ -23,9 +23,8 @@ from recur.data.passages import Asked, read_asked, tokens_of
 from recur.data.text import Vocabulary
 from recur.engine.span import FEATURES, PARTS, features_of, numbers_of
 from recur.errors import RecurError
-from recur.metrics.spans import span_scores
 from recur.nn.span import SpanNetwork
-from recur.predict.span import QUESTION, SpanReader
+from recur.predict.span import QUESTION, SpanReader, measure
 from recur.train.checkpoint import (
     Progress,
     StopRequest,
@@ -83,7 +82,7 @@ def train_span(
     with StopRequest(seconds=seconds) as stop:
         work = out.with_name(out.name + ".work") / "checkpoint"
         if not _train(network, items, settings, work, stop, resume):
-            print(f"stopped ({stop.reason}); the checkpoint is in {work.parent}, go on with --resume", file=sys.stderr)
+            stop.report(work.parent)
             return out
     meta = {
         "task": "span",
@@ -107,12 +106,6 @@ def train_span(
     results = measure(SpanReader(read_bundle(out, task="span")), held)
     update_bundle(out, {"results": {"held out": results}}, card=_card(meta, results))
     return out
-
-
-def measure(reader: SpanReader, asked: Sequence[Asked]) -> dict[str, float | int]:
-    """F1 and exact match of a reader."""
-    given = [reader(each.passage, each.question).answer for each in asked]
-    return span_scores(given, [[each.passage[start:end] for start, end in each.answers] for each in asked])
 
 
 def item_of(asked: Asked) -> Item:

@@ -169,7 +169,7 @@ def train_translation(
     )
     with StopRequest(seconds=seconds) as stop:
         if not _train(run, stop, resume):
-            print(f"stopped ({stop.reason}); the checkpoint is in {work.parent}, go on with --resume", file=sys.stderr)
+            stop.report(work.parent)
             return out
     meta["training"] = {
         **settings,
