@@ -309,6 +309,28 @@ def test_features_can_be_searched_alone(captioner: Captioner, photos: list[Path]
         )
 
 
+def test_sentences_that_say_a_thing_twice_come_last(tmp_path: Path, captioner: Captioner, photos: list[Path]) -> None:
+    features = captioner.encoder(np.stack([to_square(read_picture(path, target=SIZE), SIZE) for path in photos]))
+    decode = {**captioner.bundle.meta["decode"], "min_length": 3, "max_length": 3, "no_repeat_ngram": 0}
+    free = recur.load(write_tiny_bundle(tmp_path / "free", decode=decode), threads=1)
+    picky = recur.load(write_tiny_bundle(tmp_path / "picky", decode={**decode, "may_repeat": {"en": ["a"]}}), threads=1)
+    words = free.bundle.vocabulary()
+
+    def twice(tokens: Any) -> bool:
+        kept = [word for word in words.decode(tokens) if word != "a"]
+        return len({*kept}) < len(kept)
+
+    mixed = 0
+    for n_best in (1, 3, 8):
+        asked = free.search(features, beam=8, n_best=8), picky.search(features, beam=8, n_best=n_best)
+        for every, chosen in zip(*asked, strict=True):
+            expected = sorted((each.tokens.tolist() for each in every), key=twice)[:n_best]
+            assert [each.tokens.tolist() for each in chosen] == expected
+            mixed += twice(every[0].tokens) and not twice(expected[0])
+    assert mixed, "no picture whose best sentence says a thing twice: this test shows nothing"
+    assert not picky.voice("zh").repeats([1, 1]), "a language without a list repeats as it likes"
+
+
 # ---------------------------------------------------------------------------------------------------------- confidence
 
 
@@ -423,6 +445,8 @@ def test_no_language_is_refused(captioner: Captioner, photos: list[Path]) -> Non
         {"decode": {"length_penalty": -1}},
         {"decode": {"min_length": 30}},
         {"decode": {"no_repeat_ngram": -2}},
+        {"decode": {"may_repeat": ["a"]}},
+        {"decode": {"may_repeat": {"en": 3}}},
         {"calibration": {"en": {"features": ["charm"], "weights": [1.0], "bias": 0.0}}},
         {"calibration": {"en": {"features": ["length"], "weights": [], "bias": 0.0}}},
         {"calibration": {"en": {"features": ["length"], "weights": [1.0]}}},

@@ -20,9 +20,12 @@ from training import write_shapes, write_teacher, write_trunk  # noqa: E402
 
 import recur  # noqa: E402
 from recur.bundle import read_bundle  # noqa: E402
+from recur.data.captions import CaptionData, CaptionedPicture  # noqa: E402
+from recur.data.text import Vocabulary  # noqa: E402
 from recur.errors import RecurError  # noqa: E402
 from recur.train import phases  # noqa: E402
 from recur.train.caption import plan, train_caption  # noqa: E402
+from recur.train.caption_data import make_split, repeatable_words  # noqa: E402
 from recur.train.checkpoint import StopRequest  # noqa: E402
 
 WORDS = {"a", "there", "is", "red", "green", "blue", "square", "circle", "on", "the", "ground"}
@@ -76,6 +79,16 @@ def test_it_learns_and_the_bundle_captions(shapes: Path, trunk: Path, tmp_path: 
     card = read_bundle(out).card
     assert "CIDEr-D" in card
     assert "What each phase did" in card
+
+
+def test_words_that_people_say_twice_may_repeat() -> None:
+    texts = ["a dog and a cat", "a dog runs", "dog dog dog", *["a boy"] * 50, "the cat"]
+    data = CaptionData((CaptionedPicture(Path("1.jpg"), "train", {"en": tuple(texts)}),), "a test", ("en",), ())
+    split = make_split(data, "train")
+    vocabulary = Vocabulary.build({"en": (text.split() for text in texts if text != "the cat")}, 1)
+    assert repeatable_words(split, vocabulary, "en") == ["dog"], (
+        "one of 52 sentences says 'a' twice, one of three 'dog'"
+    )
 
 
 @pytest.mark.parametrize("cell", ["gru", "rnn"])

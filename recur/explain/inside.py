@@ -250,7 +250,8 @@ def continue_from(
 
         def rank(each: Hypothesis, beginning: IntArray = beginning, before: float = before) -> tuple[bool, float]:
             whole = [*beginning.tolist(), *each.tokens.tolist()]
-            return _repeats(whole, ngram), -(before + each.log_prob) / (len(whole) + 1) ** penalty
+            twice = _repeats(whole, ngram) or voice.repeats(whole)
+            return twice, -(before + each.log_prob) / (len(whole) + 1) ** penalty
 
         best = min(hypotheses, key=rank)
         out.append((best, before + best.log_prob))

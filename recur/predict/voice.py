@@ -38,9 +38,30 @@ class Voice:
     calibration: Mapping[str, Any] | None
     beam: int
     limits: Mapping[str, Any]  # keyword arguments of the search
+    may_repeat: frozenset[int] | None = None  # places of the words that may come twice in a sentence, all when None
 
     def search(self, features: Array, beam: int, n_best: int) -> list[tuple[Hypothesis, ...]]:
-        """The best hypotheses of pictures, features [B, R, F]; tokens are places in `words`."""
+        """The best hypotheses of pictures, features [B, R, F]; tokens are places in `words`.
+
+        Those that say a thing twice ("a crowd of people in a crowd") come after those that do not.
+        """
+        if self.may_repeat is None:
+            return self._search(features, beam, n_best)
+        found = self._search(features, beam, max(beam, n_best))
+        return [tuple(sorted(each, key=self.says_twice)[:n_best]) for each in found]
+
+    def says_twice(self, found: Hypothesis) -> bool:
+        """Whether a word comes twice that people say once in a sentence."""
+        return self.repeats(found.tokens.tolist())
+
+    def repeats(self, places: Sequence[int]) -> bool:
+        """As `says_twice`, of places in `words`."""
+        if self.may_repeat is None or len({*places}) == len(places):
+            return False
+        kept = [place for place in places if place not in self.may_repeat]
+        return len({*kept}) < len(kept)
+
+    def _search(self, features: Array, beam: int, n_best: int) -> list[tuple[Hypothesis, ...]]:
         if isinstance(self.decoder, CaptionDecoder):
             step, first = self.decoder.start(features)
             return beam_search(step, first, end=self.decoder.end, beam=beam, n_best=n_best, **self.limits)
@@ -135,6 +156,11 @@ def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str, like: Voic
             "no_end_after": [place for place, word in enumerate(words) if word in last],
         }
         beam = int(setting("beam", 5))
+        repeatable = decode.get("may_repeat", {}).get(language)
+        may_repeat = None
+        if repeatable is not None:
+            several = frozenset(repeatable)
+            may_repeat = frozenset(place for place, word in enumerate(words) if word in several)
         if not (1 <= beam <= 1024 and 0 <= limits["min_length"] <= limits["max_length"] <= 1000):
             raise ValueError(f"beam {beam}, {limits}")
         if limits["length_penalty"] < 0 or limits["no_repeat_ngram"] < 0:
@@ -148,7 +174,7 @@ def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str, like: Voic
             calibrated(calibration, names)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{bundle.path}: 'decode' or 'calibration' make no sense ({error!r}); train again") from error
-    return Voice(language, decoder, ids, start, words, calibration, beam, limits)
+    return Voice(language, decoder, ids, start, words, calibration, beam, limits, may_repeat)
 
 
 _EXAMPLE = Hypothesis(

@@ -34,6 +34,7 @@ from recur.train.caption_data import (
     keep,
     make_split,
     read_pixels,
+    repeatable_words,
 )
 from recur.train.checkpoint import StopRequest
 from recur.train.checks import check_captions, check_data
@@ -188,6 +189,7 @@ def train_caption(
             "beam": beam,
             "length_penalty": 0.0,
             "no_repeat_ngram": NO_REPEAT,
+            "may_repeat": {lang: repeatable_words(train, vocabulary, lang) for lang in vocabulary.languages},
             "max_length": {lang: MAX_WORDS.get(lang, DEFAULT_MAX_WORDS) for lang in vocabulary.languages},
         },
         "training": {

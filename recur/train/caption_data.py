@@ -6,6 +6,7 @@ N pictures, P pictures of one step, R grid cells, F encoder channels, T steps.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ from recur.train.teacher import cut_view
 MAX_WORDS = {"zh": 32, "ja": 40, "th": 60}
 DEFAULT_MAX_WORDS = 24
 ALL = slice(None)
+SAID_TWICE = (
+    0.05  # of the sentences with a word: where it comes twice less often than that, it is a mistake of a network
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,19 @@ def keep(split: Split, kept: Sequence[int]) -> Split:
         tuple(split.pictures[i] for i in kept),
         {lang: tuple(rows[i] for i in kept) for lang, rows in split.tokens.items()},
     )
+
+
+def repeatable_words(split: Split, vocabulary: Vocabulary, lang: str) -> list[str]:
+    """The words that people say twice in a sentence, in at least `SAID_TWICE` of the sentences that have them."""
+    having: Counter[str] = Counter()
+    twice: Counter[str] = Counter()
+    for rows in split.tokens[lang]:
+        for words in rows:
+            for word, count in Counter(words).items():
+                having[word] += 1
+                twice[word] += count > 1
+    known = {vocabulary.tokens[number] for number in np.flatnonzero(vocabulary.allowed(lang))}
+    return sorted(word for word, count in having.items() if word in known and twice[word] >= SAID_TWICE * count)
 
 
 def data_hash(data: CaptionData) -> str:
