@@ -258,7 +258,7 @@ def test_a_tally_tells_shares_and_means() -> None:
 
 
 def test_faithfulness_counts_words(captioner: Captioner, photos: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("recur.predict.caption.REGION_THRESHOLD", 0.95)  # a network of chance looks everywhere
+    monkeypatch.setattr("recur.predict.regions.REGION_THRESHOLD", 0.95)  # a network of chance looks everywhere
     squares = [square_of(captioner, photo) for photo in photos[:3]]
     told = faithfulness(captioner, squares, "en")
     assert told["pictures"] == 3

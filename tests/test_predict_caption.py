@@ -25,7 +25,8 @@ from recur.data.text import detokenize
 from recur.engine.reference import caption_logits
 from recur.engine.search import search_features
 from recur.errors import InputError, RecurError
-from recur.predict.caption import Caption, Captioner, attended_regions
+from recur.predict.caption import Caption, Captioner
+from recur.predict.regions import attended_regions
 from recur.predict.voice import calibrated
 
 

@@ -21,7 +21,8 @@ from recur.errors import RecurError  # noqa: E402
 from recur.nn.export import export_trunk  # noqa: E402
 from recur.nn.vision import Trunk  # noqa: E402
 from recur.train.checkpoint import StopRequest  # noqa: E402
-from recur.train.encoders import FeatureEncoder, cache_features, open_encoder  # noqa: E402
+from recur.train.encoders import FeatureEncoder, open_encoder  # noqa: E402
+from recur.train.feature_cache import cache_features  # noqa: E402
 from recur.train.graph import INPUT, OUTPUT, token_grid  # noqa: E402
 
 

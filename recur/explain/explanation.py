@@ -33,8 +33,9 @@ from recur.explain.inside import (
     tree,
     word_scores,
 )
-from recur.predict.caption import Caption, Captioner, attended_regions
+from recur.predict.caption import Caption, Captioner
 from recur.predict.looking import looked_at
+from recur.predict.regions import attended_regions
 from recur.predict.voice import END_WORD, Voice
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from recur.data.images import Square
 from recur.explain.inside import sentence_tokens, word_scores
-from recur.predict.caption import Captioner, attended_regions
+from recur.predict.caption import Captioner
+from recur.predict.regions import attended_regions
 
 FELT = 0.1  # nats: a tenth of the probability
 # Words that name nothing that could be hidden.

@@ -29,16 +29,14 @@ from recur.engine.search import Hypothesis
 from recur.engine.vision import Encoder, processors
 from recur.errors import InputError, RecurError
 from recur.predict.detect import MIN_SCORE, OUTPUTS, Detected, Detector, check_scores
-from recur.predict.grounding import covered, tie
+from recur.predict.grounding import tie
 from recur.predict.looking import looked_at
 from recur.predict.pictures import Group, groups, is_picture, picture_name
+from recur.predict.regions import attended_regions, spread, whole
 from recur.predict.voice import Voice, make_voice
 
 # features [B, R, F], a head's answers picture by picture, and the boxes [B, R, 4] of regions that are no grid
 _Looked: TypeAlias = tuple[Array, list[tuple[Array, Array]] | None, Array | None]
-
-GRID = 14  # cells a side that attention to boxes is shown on
-REGION_THRESHOLD = 0.5  # a cell belongs to a word's region from this share of the strongest cell's attention on
 
 
 @dataclass(frozen=True)
@@ -430,14 +428,14 @@ class Captioner:
             else:
                 stacked = spread(shares, boxes)
                 scale = np.array([square.width, square.height] * 2)
-                regions = [_whole(box) for box in boxes[shares.argmax(1)].clip(0, 1) * scale]
+                regions = [whole(box) for box in boxes[shares.argmax(1)].clip(0, 1) * scale]
             grids = list(stacked)
         places: Sequence[int | None] = [None] * len(best.tokens)
         if objects is not None and detector is not None:
             texts = [voice.words[token] for token in best.tokens]
             places = tie(texts, voice.language, grids, objects, detector, width=square.width, height=square.height)
             regions = [
-                region if at is None else _whole(objects[at].box) for region, at in zip(regions, places, strict=True)
+                region if at is None else whole(objects[at].box) for region, at in zip(regions, places, strict=True)
             ]
         return tuple(
             Word(
@@ -495,52 +493,3 @@ class _Settings:
     def width(self, voice: Voice) -> int:
         """How many hypotheses the search keeps."""
         return max(self.beam or voice.beam, self.n_best)
-
-
-# --------------------------------------------------------------------------------------------------------- the pieces
-
-
-def _whole(box: Sequence[float]) -> tuple[int, int, int, int]:
-    x0, y0, x1, y1 = (round(side) for side in box)
-    return x0, y0, x1, y1
-
-
-def spread(attention: Array, boxes: Array) -> Array:
-    """Attention [T, R] to regions with boxes [R, 4] (shares of the picture) as attention to the cells of a grid."""
-    across, down = (
-        np.stack([covered(box[low] * GRID, box[low + 2] * GRID, GRID) for box in boxes.clip(0, 1)]) for low in (0, 1)
-    )
-    shares = down[:, :, None] * across[:, None, :]
-    shares /= np.maximum(shares.sum((1, 2), keepdims=True), 1e-9)
-    return np.asarray(np.tensordot(attention, shares, 1), np.float32)
-
-
-def attended_regions(attention: Array, width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """The boxes (x0, y0, x1, y1) of what T words rest on: attention [T, gy, gx], pixels of a picture of that size.
-
-    Starting from the strongest cell: all cells of at least `REGION_THRESHOLD` of its weight that can be reached side
-    by side. The whole picture was squashed to a square, so a cell is a plain share of its width and height.
-    """
-    count, rows, columns = attention.shape
-    flat = attention.reshape(count, rows * columns)
-    strong = attention >= REGION_THRESHOLD * flat.max(axis=1)[:, None, None]
-    reached = (np.arange(rows * columns) == flat.argmax(axis=1)[:, None]).reshape(attention.shape)
-    while True:
-        grown = reached.copy()
-        grown[:, 1:] |= reached[:, :-1]
-        grown[:, :-1] |= reached[:, 1:]
-        grown[:, :, 1:] |= reached[:, :, :-1]
-        grown[:, :, :-1] |= reached[:, :, 1:]
-        grown &= strong
-        if (grown == reached).all():
-            break
-        reached = grown
-    in_row, in_column = reached.any(axis=2), reached.any(axis=1)
-    edges = zip(
-        in_column.argmax(axis=1) * (width / columns),
-        in_row.argmax(axis=1) * (height / rows),
-        (columns - in_column[:, ::-1].argmax(axis=1)) * (width / columns),
-        (rows - in_row[:, ::-1].argmax(axis=1)) * (height / rows),
-        strict=True,
-    )
-    return [(round(x0), round(y0), round(x1), round(y1)) for x0, y0, x1, y1 in edges]

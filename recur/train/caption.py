@@ -38,7 +38,8 @@ from recur.train.caption_data import (
 )
 from recur.train.checkpoint import StopRequest
 from recur.train.checks import check_captions, check_data
-from recur.train.encoders import FeatureEncoder, cache_features, open_encoder
+from recur.train.encoders import FeatureEncoder, open_encoder
+from recur.train.feature_cache import cache_features
 from recur.train.finish import finish_bundle
 from recur.train.phases import Phase, Run, greedy_captions, train_phases
 from recur.train.quantize import quantize_encoder
