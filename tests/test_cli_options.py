@@ -74,6 +74,7 @@ def test_the_commands() -> None:
         "recur train caption",
         "recur train trunk",
         "recur train quantize",
+        "recur train calibrate",
         "recur train sentiment",
         "recur train language",
         "recur train detect",

@@ -385,7 +385,7 @@ class Captioner:
         boxes: Array | None,
     ) -> Caption:
         best = hypotheses[0]
-        confidence = voice.confidence(hypotheses)
+        confidence = voice.confidence(hypotheses, features)
         sure = settings.min_confidence is None or (confidence is not None and confidence >= settings.min_confidence)
         texts = tuple(
             (detokenize([voice.words[token] for token in each.tokens], voice.language), each.log_prob)

@@ -18,7 +18,9 @@ from recur.engine.native import Decoder, Precision
 from recur.engine.reference import Array, Cell, IntArray
 from recur.engine.search import Hypothesis, beam_search, search_features
 from recur.errors import RecurError
+from recur.predict.consensus import PREFIX, Consensus, consensus_of
 
+AGREEMENT = "agreement"  # among what a calibration reads: how well a sentence fits what people are likely to say
 END_WORD = "<end>"  # among the alternatives: the sentence could have ended here
 
 
@@ -39,23 +41,28 @@ class Voice:
     beam: int
     limits: Mapping[str, Any]  # keyword arguments of the search
     may_repeat: frozenset[int] | None = None  # places of the words that may come twice in a sentence, all when None
+    consensus: Consensus | None = None
 
     def search(self, features: Array, beam: int, n_best: int) -> list[tuple[Hypothesis, ...]]:
         """The best hypotheses of pictures, features [B, R, F]; tokens are places in `words`.
 
-        Those that say a thing twice ("a crowd of people in a crowd") come after those that do not.
+        All of the beam are put into order before the best are taken: those that say a thing twice ("a crowd of people
+        in a crowd") come last, and where the bundle has a second opinion, it decides among the others.
         """
-        if self.may_repeat is None:
+        if self.may_repeat is None and self.consensus is None:
             return self._search(features, beam, n_best)
         found = self._search(features, beam, max(beam, n_best))
-        return [tuple(sorted(each, key=self.says_twice)[:n_best]) for each in found]
+        return [self._ordered(picture, each)[:n_best] for picture, each in zip(features, found, strict=True)]
 
-    def says_twice(self, found: Hypothesis) -> bool:
-        """Whether a word comes twice that people say once in a sentence."""
-        return self.repeats(found.tokens.tolist())
+    def _ordered(self, picture: Array, found: tuple[Hypothesis, ...]) -> tuple[Hypothesis, ...]:
+        if len(found) < 2:
+            return found
+        scores = [0.0] * len(found) if self.consensus is None else self.consensus.scores(picture, found)
+        rank = [(self.repeats(each.tokens.tolist()), -score) for each, score in zip(found, scores, strict=True)]
+        return tuple(found[place] for place in sorted(range(len(found)), key=rank.__getitem__))
 
     def repeats(self, places: Sequence[int]) -> bool:
-        """As `says_twice`, of places in `words`."""
+        """Whether a word comes twice that people say once in a sentence, of places in `words`."""
         if self.may_repeat is None or len({*places}) == len(places):
             return False
         kept = [place for place in places if place not in self.may_repeat]
@@ -94,9 +101,18 @@ class Voice:
             for (best,), others in zip(found, self.search(features, 2, 2), strict=True)
         ]
 
-    def confidence(self, hypotheses: Sequence[Hypothesis]) -> float | None:
-        """The calibrated probability that the first of these is acceptable, None without calibration."""
-        return None if self.calibration is None else calibrated(self.calibration, search_features(hypotheses))
+    def confidence(self, hypotheses: Sequence[Hypothesis], picture: Array) -> float | None:
+        """The calibrated probability that the first of these, of a picture with features [R, F], is acceptable; None
+        without calibration.
+        """
+        return None if self.calibration is None else calibrated(self.calibration, self.signs(hypotheses, picture))
+
+    def signs(self, hypotheses: Sequence[Hypothesis], picture: Array) -> dict[str, float]:
+        """What tells how good the first of these is: `search_features`, and what the second opinion says of it."""
+        found = search_features(hypotheses)
+        if self.consensus is not None:
+            found[AGREEMENT] = self.consensus.agreement(picture, hypotheses[:1])[0]
+        return found
 
 
 def calibrated(calibration: Mapping[str, Any], features: Mapping[str, float]) -> float:
@@ -124,9 +140,10 @@ def _decoder(bundle: Bundle, ids: IntArray, start: int, network: Decoder | None)
     cell, layers = cast(Cell, bundle.meta["cell"]), int(bundle.meta["layers"])
     if network is not None:
         return network.with_words(ids)
+    weights = {name: values for name, values in bundle.weights.items() if not name.startswith(PREFIX)}
     if core.chosen(None)[0] is None:
-        return CaptionDecoder(bundle.weights, cell=cell, layers=layers, ids=ids, language=start, end=END)
-    return Decoder(bundle.weights, cell=cell, layers=layers, words=ids, precision=precision_of(bundle))
+        return CaptionDecoder(weights, cell=cell, layers=layers, ids=ids, language=start, end=END)
+    return Decoder(weights, cell=cell, layers=layers, words=ids, precision=precision_of(bundle))
 
 
 def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str, like: Voice | None = None) -> Voice:
@@ -161,12 +178,13 @@ def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str, like: Voic
         if repeatable is not None:
             several = frozenset(repeatable)
             may_repeat = frozenset(place for place, word in enumerate(words) if word in several)
+        consensus = consensus_of(bundle.weights, decode.get("consensus", {}), language, ids)
         if not (1 <= beam <= 1024 and 0 <= limits["min_length"] <= limits["max_length"] <= 1000):
             raise ValueError(f"beam {beam}, {limits}")
         if limits["length_penalty"] < 0 or limits["no_repeat_ngram"] < 0:
             raise ValueError(f"{limits}")
         if calibration is not None:
-            names = search_features([_EXAMPLE])
+            names = {**search_features([_EXAMPLE]), **({} if consensus is None else {AGREEMENT: 0.0})}
             if not {*calibration["features"]} <= {*names}:
                 raise ValueError(f"calibration on {calibration['features']}; expected some of {', '.join(names)}")
             if any(abs(float(number)) > 1e9 for number in (*calibration["weights"], calibration["bias"])):
@@ -174,7 +192,7 @@ def make_voice(bundle: Bundle, vocabulary: Vocabulary, language: str, like: Voic
             calibrated(calibration, names)
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{bundle.path}: 'decode' or 'calibration' make no sense ({error!r}); train again") from error
-    return Voice(language, decoder, ids, start, words, calibration, beam, limits, may_repeat)
+    return Voice(language, decoder, ids, start, words, calibration, beam, limits, may_repeat, consensus)
 
 
 _EXAMPLE = Hypothesis(

@@ -34,7 +34,6 @@ from recur.train.caption_data import (
     keep,
     make_split,
     read_pixels,
-    repeatable_words,
 )
 from recur.train.checkpoint import StopRequest
 from recur.train.checks import check_captions, check_data
@@ -190,7 +189,6 @@ def train_caption(
             "beam": beam,
             "length_penalty": 0.0,
             "no_repeat_ngram": NO_REPEAT,
-            "may_repeat": {lang: repeatable_words(train, vocabulary, lang) for lang in vocabulary.languages},
             "max_length": {lang: MAX_WORDS.get(lang, DEFAULT_MAX_WORDS) for lang in vocabulary.languages},
         },
         "training": {
@@ -207,7 +205,7 @@ def train_caption(
     write_bundle(out, meta, weights, tokenizer=vocabulary, encoder=eye.to_onnx(), card="")
     if quantize:
         quantize_encoder(out, train=train, dev=dev)
-    finish_bundle(out, dev=dev, log=run.log)
+    finish_bundle(out, train=train, dev=dev, log=run.log)
     return out
 
 

@@ -109,6 +109,8 @@ def _search(decode: Mapping[str, Any]) -> str | None:
         parts.append(f"length penalty {_by_language(decode['length_penalty'])}")
     if "max_length" in decode:
         parts.append(f"at most {_by_language(decode['max_length'])} words (characters in Chinese)")
+    if decode.get("consensus"):
+        parts.append(f"of it the sentence nearest to what people are likely to say ({', '.join(decode['consensus'])})")
     return ", ".join(parts)
 
 
@@ -211,8 +213,9 @@ def _results(meta: Mapping[str, Any]) -> str:
         return "Nothing was measured."
     if "dev" in meta["results"]:
         parts.append(
-            "The weights, the beam and its length penalty were chosen on dev, so numbers on dev are a little better "
-            "than those on pictures that played no part. METEOR needs a Java and is not stated without one."
+            "The weights, the length penalty and whether a second opinion decides were chosen on dev, so numbers on "
+            "dev are a little better than those on pictures that played no part. METEOR needs a Java and is not stated "
+            "without one."
         )
     return "\n\n".join(parts)
 

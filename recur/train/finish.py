@@ -1,12 +1,13 @@
 """From trained weights to a bundle one can trust: how to search, how sure to be, what was measured.
 
-Everything here goes through the runtime, on the dev split: the width and length penalty of the beam are chosen by
-CIDEr-D, the confidence is fitted and checked by cross-validation, and the card and its plots are written.
+Everything here goes through the runtime, on the dev split: the length penalty of the beam and its second opinion (which
+is learned from the train split) are chosen by CIDEr-D, the confidence is fitted and checked by cross-validation, and
+the card and its plots are written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recur.bundle import Bundle, read_bundle, update_bundle
+from recur.bundle import Bundle, check_target, read_bundle, update_bundle, write_bundle
+from recur.data.captions import read_captions
 from recur.data.images import iterate_pictures
 from recur.data.text import detokenize
-from recur.engine.search import Hypothesis, search_features
-from recur.errors import InputError
+from recur.engine.reference import Array
+from recur.engine.search import Hypothesis
+from recur.errors import InputError, RecurError
 from recur.files import write_atomically
+from recur.hub import resolve
 from recur.metrics.calibration import (
     brier_score,
     cross_validate,
@@ -32,8 +36,11 @@ from recur.metrics.calibration import (
 from recur.metrics.caption import cider_d
 from recur.metrics.captions_report import evaluate_captions
 from recur.predict.caption import Captioner
-from recur.train.caption_data import Split
+from recur.predict.consensus import PREFIX, pooled
+from recur.predict.voice import AGREEMENT
+from recur.train.caption_data import Split, keep, make_split, repeatable_words
 from recur.train.card import render_card
+from recur.train.consensus import LOG_PROB, Tensors, fit_consensus, thinned
 from recur.train.plot import plot_reliability, plot_training
 
 PENALTIES = (0.0, 0.4, 0.8)
@@ -45,19 +52,52 @@ CALIBRATION_FEATURES = (
     "first_entropy",
     "margin",
     "length",
+    AGREEMENT,
 )
 COVERAGES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 HUMAN_QUANTILE = 0.25
 FALLBACK_LEVEL = 0.3
 FOLDS = 5
+GAIN = 0.003  # of CIDEr-D on dev, that a second opinion must bring to be kept
 
 
-def finish_bundle(path: Path, *, dev: Split, log: Sequence[Mapping[str, Any]]) -> None:
+def calibrate_bundle(
+    *, model: str | Path, data: Path, out: Path, images: Path | None = None, language: str | None = None
+) -> Path:
+    """A captioner with its search chosen and its confidence fitted on `data`, written as the bundle `out` (which may be
+    `model`); its networks stay as they are.
+
+    Raises RecurError when the data lacks a split or a language.
+    """
+    check_target(out)
+    source = resolve(model)
+    bundle = read_bundle(source, task="caption")
+    train, dev = splits_for(bundle, data, images=images, language=language)
+    update_bundle(source, {}, out=out)
+    finish_bundle(out, train=train, dev=dev, log=bundle.meta.get("training", {}).get("log", []))
+    return out
+
+
+def splits_for(bundle: Bundle, data: Path, *, images: Path | None, language: str | None) -> tuple[Split, Split]:
+    """Train and dev split of `data`, in the languages of a bundle. Errors: RecurError when something is missing."""
+    found = read_captions(data, images=images, language=language)
+    train, dev = make_split(found, "train"), make_split(found, "dev")
+    missing = sorted({*bundle.meta["languages"]} - {*found.languages})
+    if missing or not len(train) or not len(dev):
+        what = f"no captions in {', '.join(missing)}" if missing else f"{len(train)} train and {len(dev)} dev pictures"
+        raise RecurError(f"{data}: {what}; expected some of each, in the languages of {bundle.path}")
+    return train, dev
+
+
+def finish_bundle(path: Path, *, train: Split, dev: Split, log: Sequence[Mapping[str, Any]]) -> None:
     """Choose the search, calibrate the confidence, measure, and write card and plots of the bundle at `path`."""
     bundle = read_bundle(path, task="caption")
     captioner = Captioner(bundle)
     features, kept = look(captioner, dev)
-    decode: dict[str, Any] = dict(bundle.meta["decode"])
+    opinions = _opinions(bundle, captioner, train)
+    weights = {name: value for name, value in bundle.weights.items() if not name.startswith(PREFIX)}
+    twice = {lang: repeatable_words(train, bundle.vocabulary(), lang) for lang in captioner.languages}
+    decode: dict[str, Any] = {**bundle.meta["decode"], "may_repeat": twice, "consensus": {}}
     calibration: dict[str, Any] = {}
     results: dict[str, Any] = {}
     penalties: dict[str, float] = {}
@@ -76,14 +116,41 @@ def finish_bundle(path: Path, *, dev: Split, log: Sequence[Mapping[str, Any]]) -
                 best = (score, penalty, found)
         assert best is not None
         penalties[lang] = best[1]
+        if lang in opinions:
+            tensors, rare = opinions[lang]
+            whole = replace(bundle, weights={**weights, **tensors})
+            lead = 0.0
+            for log_prob in LOG_PROB:
+                entry = {lang: {"rare": rare, "log_prob": log_prob}}
+                found = search(whole, {**decode, "length_penalty": best[1], "consensus": entry}, seen, lang)
+                score, _ = cider_d(references, [_words(bundle, each[0]) for each in found])
+                if score >= best[0] + max(lead, GAIN):
+                    lead = score - best[0]
+                    chosen, second = entry, found
+            if lead:
+                weights |= tensors
+                decode["consensus"] |= chosen
+                best = (best[0] + lead, best[1], second)
         words = [_words(bundle, each[0]) for each in best[2]]
-        calibration[lang], curves[lang] = calibrate(best[2], words, references)
+        final = replace(bundle, weights=weights, meta={**bundle.meta, "decode": {**decode, "length_penalty": best[1]}})
+        voice = Captioner(final).voice(lang)
+        signs = [
+            voice.signs([voice.by_place(each) for each in several], picture)
+            for several, picture in zip(best[2], seen, strict=True)
+        ]
+        calibration[lang], curves[lang] = calibrate(signs, words, references)
         texts = [list(dev.pictures[kept[i]].captions[lang]) for i in rows]
         results[lang] = evaluate_captions(texts, [detokenize(each, lang) for each in words], lang)
     decode["length_penalty"] = penalties
     meta = {**bundle.meta, "decode": decode, "calibration": calibration, "results": {"dev": results}}
-    update_bundle(
-        path, {"decode": decode, "calibration": calibration, "results": {"dev": results}}, card=render_card(meta)
+    write_bundle(
+        path,
+        meta,
+        weights,
+        tokenizer=bundle.tokenizer,
+        encoder=bundle.encoder,
+        card=render_card(meta),
+        quantize=bundle.stored,
     )
     plots = path.with_name(path.name + ".work")
     if log:
@@ -104,9 +171,10 @@ def search(
 
 
 def calibrate(
-    found: Sequence[Sequence[Hypothesis]], words: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
+    signs: Sequence[Mapping[str, float]], words: Sequence[Sequence[str]], references: Sequence[Sequence[Sequence[str]]]
 ) -> tuple[dict[str, Any], tuple[NDArray[np.float64], NDArray[np.bool_]]]:
-    """The confidence of one language, and (out-of-fold confidence, acceptable) of every picture.
+    """The confidence of one language from the `signs` of a voice, and (out-of-fold confidence, acceptable) of every
+    picture.
 
     A caption is acceptable when its CIDEr-D is at least the level that three of four human captions reach against
     the other people's captions of the same picture.
@@ -114,8 +182,8 @@ def calibrate(
     level = human_level(references)
     _, scores = cider_d(references, words)
     good = scores >= level
-    table = [search_features(each) for each in found]
-    x = np.array([[row[name] for name in CALIBRATION_FEATURES] for row in table])
+    names = [name for name in CALIBRATION_FEATURES if name in signs[0]]
+    x = np.array([[row[name] for name in names] for row in signs])
     weights, bias = fit_logistic(x, good)
     folds = min(FOLDS, len(good))
     if folds > 1:
@@ -126,7 +194,7 @@ def calibrate(
         measured = "the one dev picture that it was fitted on, which says nothing about others"
     coverage, risk = risk_coverage(confidence, good)
     entry = {
-        "features": list(CALIBRATION_FEATURES),
+        "features": names,
         "weights": [float(w) for w in weights],
         "bias": float(bias),
         "criterion": f"sentence CIDEr-D of at least {level:.3f} against the human captions of the picture",
@@ -154,20 +222,36 @@ def human_level(references: Sequence[Sequence[Sequence[str]]]) -> float:
     return float(np.quantile(levels, HUMAN_QUANTILE))
 
 
-def look(captioner: Captioner, dev: Split) -> tuple[NDArray[np.float32], list[int]]:
-    """Features [N, R, F] of the dev pictures that can be read, and their rows."""
+def _opinions(bundle: Bundle, captioner: Captioner, train: Split) -> dict[str, tuple[Tensors, float]]:
+    """The second opinion of each language on what the encoder sees in the train split."""
+    seen, kept = look(captioner, train, pooled, thinned(train))
+    known, words = keep(train, kept), bundle.vocabulary()
+    found = {lang: fit_consensus(seen, known, words, lang) for lang in captioner.languages}
+    return {lang: each for lang, each in found.items() if each is not None}
+
+
+def look(
+    captioner: Captioner,
+    split: Split,
+    then: Callable[[Array], Array] | None = None,
+    rows: Sequence[int] | None = None,
+) -> tuple[NDArray[np.float32], list[int]]:
+    """Features [N, R, F] of the pictures of a split (of `rows` only) that can be read, or what `then` makes of them;
+    and their rows.
+    """
+    wanted = range(len(split)) if rows is None else rows
     parts: list[NDArray[np.float32]] = []
     kept: list[int] = []
     waiting: list[NDArray[np.uint8]] = []
-    for row, (_, square) in enumerate(iterate_pictures(dev.files, size=captioner.size, workers=2, ahead=64)):
+    pictures = iterate_pictures((split.files[row] for row in wanted), size=captioner.size, workers=2, ahead=64)
+    for row, (_, square) in zip(wanted, pictures, strict=True):
         if not isinstance(square, InputError):
             kept.append(row)
             waiting.append(square.pixels)
-        if len(waiting) == 16:
-            parts.append(captioner.encoder(np.stack(waiting)))
+        if waiting and (len(waiting) == 16 or row == wanted[-1]):
+            seen = captioner.encoder(np.stack(waiting))
+            parts.append(seen if then is None else then(seen))
             waiting = []
-    if waiting:
-        parts.append(captioner.encoder(np.stack(waiting)))
     return np.concatenate(parts), kept
 
 

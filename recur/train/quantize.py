@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recur.bundle import Bundle, check_target, read_bundle, update_bundle
-from recur.data.captions import read_captions
 from recur.data.images import iterate_pictures
 from recur.errors import InputError, RecurError
 from recur.hub import resolve
@@ -27,8 +26,8 @@ from recur.metrics.caption import cider_d
 from recur.nn.export import export_trunk, import_trunk, is_trunk, watch_trunk
 from recur.nn.vision import Trunk
 from recur.predict.caption import Captioner
-from recur.train.caption_data import Split, make_split
-from recur.train.finish import finish_bundle, look, search
+from recur.train.caption_data import Split
+from recur.train.finish import finish_bundle, look, search, splits_for
 from recur.train.graph import load_session
 
 PICTURES = 256  # that the ranges are measured on
@@ -53,15 +52,10 @@ def quantize_bundle(
     bundle = read_bundle(source, task="caption")
     if not is_trunk(bundle.encoder or b""):
         raise RecurError(f"{source}: its encoder is not one of recur's own; only those can be quantized")
-    found = read_captions(data, images=images, language=language)
-    train, dev = make_split(found, "train"), make_split(found, "dev")
-    missing = sorted({*bundle.meta["languages"]} - {*found.languages})
-    if missing or not len(train) or not len(dev):
-        what = f"no captions in {', '.join(missing)}" if missing else f"{len(train)} train and {len(dev)} dev pictures"
-        raise RecurError(f"{data}: {what}; expected some of each, in the languages of {source}")
+    train, dev = splits_for(bundle, data, images=images, language=language)
     update_bundle(source, {}, out=out)
     quantize_encoder(out, train=train, dev=dev)
-    finish_bundle(out, dev=dev, log=bundle.meta.get("training", {}).get("log", []))
+    finish_bundle(out, train=train, dev=dev, log=bundle.meta.get("training", {}).get("log", []))
     return out
 
 

@@ -1,0 +1,114 @@
+"""What people are likely to say of a picture: a second opinion on the sentences that a search has found.
+
+A linear model foresees, from the features of a picture, how much each word and each pair of words weighs in what
+people say of it, in the terms of CIDEr (Vedantam et al. 2015); of the sentences in the beam the one goes first that
+would agree best with that. Choosing by consensus is Devlin et al. 2015 ("Exploring Nearest Neighbor Approaches for
+Image Captioning"); there the captions of similar pictures are looked up, here a regression has read them all.
+
+R regions, F channels, G phrases, T words.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recur.engine.reference import Array
+from recur.engine.search import Hypothesis
+
+Phrase = tuple[int, ...]
+ORDERS = (1, 2)  # words of a phrase
+PREFIX = "consensus."
+NO_WORD = -1  # in the place of the second word of a phrase of one
+
+
+def phrases(words: Sequence[int]) -> Iterator[Phrase]:
+    """The phrases of a sentence, T + T - 1 of them."""
+    for order in ORDERS:
+        yield from (tuple(words[at : at + order]) for at in range(len(words) - order + 1))
+
+
+def shares(words: Sequence[int], rows: Mapping[Phrase, int], rarity: Sequence[float], rare: float) -> dict[int, float]:
+    """How much each of the known phrases weighs in a sentence, by row: counts times rarity, of length 1 an order.
+
+    `rarity` [G] is the inverse document frequency of each, `rare` that of all that are not known.
+    """
+    found: dict[int, float] = {}
+    counts = Counter(phrases(words))
+    for order in ORDERS:
+        several = {phrase: count for phrase, count in counts.items() if len(phrase) == order}
+        weights = {
+            phrase: count * (rarity[rows[phrase]] if phrase in rows else rare) for phrase, count in several.items()
+        }
+        length = math.sqrt(sum(weight * weight for weight in weights.values()))
+        if length:
+            found |= {rows[phrase]: weight / length for phrase, weight in weights.items() if phrase in rows}
+    return found
+
+
+def pooled(features: Array) -> Array:
+    """Mean and greatest value of each channel, [.., 2F], of features [.., R, F]."""
+    return np.concatenate([features.mean(-2), features.max(-2)], -1)
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """One language: `rows` from phrases of places to rows of `weight` [G, 2F], `bias` and `rarity` [G].
+
+    `rare` is the rarity of other phrases; `log_prob` says how much a nat a word of the search's own opinion counts.
+    """
+
+    rows: Mapping[Phrase, int]
+    weight: Array
+    bias: Array
+    rarity: tuple[float, ...]
+    rare: float
+    log_prob: float
+
+    def scores(self, features: Array, found: Sequence[Hypothesis]) -> list[float]:
+        """Of each hypothesis, the higher the better, for a picture with features [R, F]."""
+        return [
+            fit + self.log_prob * each.log_prob / (len(each.tokens) + 1)
+            for fit, each in zip(self.agreement(features, found), found, strict=True)
+        ]
+
+    def agreement(self, features: Array, found: Sequence[Hypothesis]) -> list[float]:
+        """How well each hypothesis agrees with what people are likely to say, whatever the search thinks of it."""
+        told = [shares(each.tokens.tolist(), self.rows, self.rarity, self.rare) for each in found]
+        asked = sorted({row for each in told for row in each})
+        expected = dict(zip(asked, (self.weight[asked] @ pooled(features) + self.bias[asked]).tolist(), strict=True))
+        return [sum(share * expected[row] for row, share in each.items()) for each in told]
+
+
+def consensus_of(
+    weights: Mapping[str, Array], settings: Mapping[str, Any], language: str, ids: NDArray[np.int64]
+) -> Consensus | None:
+    """The second opinion of a bundle in one language, None when it has none; `ids` are the words' by place.
+
+    Errors: KeyError, TypeError, ValueError for settings that make no sense.
+    """
+    if language not in settings:
+        return None
+    rare, log_prob = (float(settings[language][name]) for name in ("rare", "log_prob"))
+    if not (math.isfinite(rare) and 0 <= log_prob < math.inf):
+        raise ValueError(f"consensus {settings[language]}; expected finite numbers")
+    pairs = weights[f"{PREFIX}{language}.phrases"].reshape(-1, 2).astype(np.int64)
+    places = np.searchsorted(ids, pairs.clip(0)).tolist()
+    rows: dict[Phrase, int] = {
+        (first,) if second == NO_WORD else (first, after): row
+        for row, ((first, after), (_, second)) in enumerate(zip(places, pairs.tolist(), strict=True))
+    }
+    return Consensus(
+        rows,
+        weights[f"{PREFIX}{language}.weight"],
+        weights[f"{PREFIX}{language}.bias"],
+        tuple(weights[f"{PREFIX}{language}.rarity"].tolist()),
+        rare,
+        log_prob,
+    )
