@@ -105,7 +105,17 @@ def test_pieces_are_learned_from_pairs_that_stand_together_often() -> None:
 
 def test_unknown_letters_are_copied_and_known_ones_spell_any_word() -> None:
     # Chinese words are not told apart by spaces: its pieces are characters.
-    assert learn_pieces(["我们 我们 我们", "low low"], 30, least=1) == ["▁", "们", "我", "l", "o", "w", "lo", "low", "▁low"]
+    assert learn_pieces(["我们 我们 我们", "low low"], 30, least=1) == [
+        "▁",
+        "们",
+        "我",
+        "l",
+        "o",
+        "w",
+        "lo",
+        "low",
+        "▁low",
+    ]
     subwords = Subwords(learn_pieces(["abc cab bca"], 12, least=1), ("en",))
     assert UNK not in subwords.encode("bacca")
     assert subwords.decode(subwords.encode("bacca")) == "bacca"
@@ -272,7 +282,9 @@ def test_what_has_no_full_stop_is_read_with_one(model: Path) -> None:
     # The mark of the translation goes, unless it is all there is; that of a question stays.
     part = next(translator._cut("A dog"))
     numbers = translator.subwords.encode("Ein Hund.")
-    best = SimpleNamespace(tokens=np.array(numbers), attention=np.full((len(numbers), len(part.ids) + 1), 0.1), log_prob=-1.0)
+    best = SimpleNamespace(
+        tokens=np.array(numbers), attention=np.full((len(numbers), len(part.ids) + 1), 0.1), log_prob=-1.0
+    )
     assert translator._told(part, best, ended=False).text == "Ein Hund"
     assert translator._told(part, best, ended=True).text == "Ein Hund."
     best = SimpleNamespace(tokens=np.array(numbers[-1:]), attention=np.full((1, len(part.ids) + 1), 0.1), log_prob=-1.0)
