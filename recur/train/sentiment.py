@@ -87,8 +87,8 @@ def train_sentiment(
 
     See `read_splits` for what is held out. With `init` the words, the sizes and the weights of the network are those of
     that model to begin with, and `epochs` may be 0: then only the linear model and the calibration are new. Working
-    files lie in `<out>.work`, which `resume` goes on from. Raises RecurError for data, models and checkpoints that cannot
-    be used.
+    files lie in `<out>.work`, which `resume` goes on from. Raises RecurError for data, models and checkpoints that
+    cannot be used.
     """
     check_target(out)
     torch.manual_seed(seed)
