@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# How the translator between English and German is trained, and one from Spanish to Chinese, which is too poor to come
-# with recur (docs/texts.md): recipes/translator.sh DATA [WORK]
+# How the translators that come with recur are trained: recipes/translator.sh DATA [WORK]
 #
-# DATA holds multi30k/{train,val}.{en,de}.gz and es_zh/{tatoeba,bible,godot}.tsv.xz. Killed at any moment, the same call goes on
-# where it was.
+# DATA holds multi30k/{train,val}.{en,de}.gz and es_zh/{tatoeba,bible,godot}.tsv.xz. Killed at any moment, the same call
+# goes on where it was.
 set -euo pipefail
 data="${1:?usage: recipes/translator.sh DATA [WORK]}"
 work="${2:-translator.work}"

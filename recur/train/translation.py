@@ -52,6 +52,7 @@ COPIED = 10  # one pair in so many comes again with a word unknown on both sides
 DEV_PAIRS = 300  # translated after each epoch
 PENALTIES = (0.0, 0.5, 1.0)
 ATTENTION = 96
+WEAK = 20.0  # BLEU below which the card says that most sentences are wrong
 
 Direction = tuple[str, str]
 
@@ -419,6 +420,9 @@ def translation_card(meta: dict[str, Any]) -> str:
     ]
     named = [f"{LANGUAGES.get(a, a)} to {LANGUAGES.get(b, b)}" for a, b in meta["directions"]]
     first = meta["directions"][0]
+    weak = ""
+    if any(entry["bleu"] < WEAK for entry in meta["results"]["dev"].values()):
+        weak = "- Weak: most of its sentences are wrong in part, many as a whole, and nothing in them shows it.\n"
     return f"""# {meta["name"]}
 
 Translates {" and ".join(named)}. A recurrent encoder reads the sentence both ways; a recurrent decoder with attention
@@ -458,7 +462,7 @@ sacreBLEU's (of characters where the language has no spaces).
 
 ## Limits
 
-- It knows the words and the kind of sentence of its training data. On other text it writes fluent nonsense: check what
+{weak}- It knows the words and the kind of sentence of its training data. On other text it writes fluent nonsense: check what
   matters, and do not use it where a wrong sentence can do harm.
 - Long texts are cut into sentences, each of which is translated for itself.
 """
