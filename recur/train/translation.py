@@ -462,7 +462,7 @@ sacreBLEU's (of characters where the language has no spaces).
 
 ## Limits
 
-{weak}- It knows the words and the kind of sentence of its training data. On other text it writes fluent nonsense: check what
-  matters, and do not use it where a wrong sentence can do harm.
+{weak}- It knows the words and the kind of sentence of its training data. On other text it writes fluent nonsense: check
+  what matters, and do not use it where a wrong sentence can do harm.
 - Long texts are cut into sentences, each of which is translated for itself.
 """
