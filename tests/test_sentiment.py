@@ -390,7 +390,7 @@ def test_training_learns_resumes_and_writes_a_bundle(
 ) -> None:
     pytest.importorskip("torch")
     from recur.train import sentiment as training
-    from recur.train import sentiment_data
+    from recur.train import sentiment_data, wide
 
     data = write_texts(tmp_path)
     options = ["--data", str(data), "--min-count", "2", "--hidden", "8", "--embedding", "8", "--epochs", "3"]
@@ -426,6 +426,24 @@ def test_training_learns_resumes_and_writes_a_bundle(
         assert np.array_equal(value, second.weights[name]), name
     assert main(["train", "sentiment", *options, "--seed", "9", "--out", str(parts), "--resume"]) == 2
     assert "seed was 1, now 9" in capsys.readouterr().err
+
+    # From a finished model: the network stays to the last bit, what is fitted beside it is fitted again.
+    monkeypatch.setattr(wide, "STRENGTH", 0.5)
+    again = tmp_path / "again"
+    options = ["--data", str(data), "--init", str(whole), "--out", str(again)]
+    assert main(["train", "sentiment", *options, "--epochs", "0"]) == 0
+    found = read_bundle(again)
+    same = [name for name, value in first.weights.items() if np.array_equal(value, found.weights[name])]
+    assert sorted({*first.weights} - {*same}) == ["wide.bias", "wide.weight"]
+    assert found.meta["training"]["before"] == [first.meta["training"]["command"]]
+    assert main(["train", "sentiment", *options, "--epochs", "1"]) == 0
+    assert not np.array_equal(read_bundle(again).weights["head.weight"], first.weights["head.weight"])
+    assert main(["train", "sentiment", *options[:2], "--epochs", "0", "--out", str(again)]) == 2
+    assert "--epochs 0 is for a model that --init names" in capsys.readouterr().err
+    other = tmp_path / "other.tsv"
+    other.write_text("".join(f"text {number}\t{'ab'[number % 2]}\n" for number in range(60)), encoding="utf-8")
+    assert main(["train", "sentiment", "--data", str(other), *options[2:]]) == 2
+    assert "its labels are neg and pos; the texts have a and b" in capsys.readouterr().err
 
 
 def test_training_wants_two_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,6 +104,18 @@ def test_pieces_are_learned_from_pairs_that_stand_together_often() -> None:
 
 
 def test_unknown_letters_are_copied_and_known_ones_spell_any_word() -> None:
+    # Chinese words are not told apart by spaces: its pieces are characters.
+    assert learn_pieces(["我们 我们 我们", "low low"], 30, least=1) == [
+        "▁",
+        "们",
+        "我",
+        "l",
+        "o",
+        "w",
+        "lo",
+        "low",
+        "▁low",
+    ]
     subwords = Subwords(learn_pieces(["abc cab bca"], 12, least=1), ("en",))
     assert UNK not in subwords.encode("bacca")
     assert subwords.decode(subwords.encode("bacca")) == "bacca"
@@ -256,7 +268,27 @@ def test_what_cannot_be_spelled_is_copied(model: Path) -> None:
     unknown = [place for place, number in enumerate(part.ids) if number == UNK]
     looks[0, unknown[1]], looks[1, unknown[0]] = 1.0, 1.0
     best = SimpleNamespace(tokens=np.array([UNK, UNK]), attention=looks, log_prob=-1.0)
-    assert translator._told(part, best).text == "здесь 猫"
+    assert translator._told(part, best, ended=True).text == "здесь 猫"
+
+
+def test_what_has_no_full_stop_is_read_with_one(model: Path) -> None:
+    translator = recur.load(model)
+    for text in ("A dog sings here", "dog"):
+        without, with_mark = translator([text, f"{text}."], source="en", target="de")
+        assert without.log_prob == with_mark.log_prob
+        assert with_mark.translation in {without.translation, *(without.translation + mark for mark in ".!?")}
+        assert without.parts[0].source == tuple(text.split())
+        assert all(sum(row) == pytest.approx(1) for row in without.parts[0].weights)
+    # The mark of the translation goes, unless it is all there is; that of a question stays.
+    part = next(translator._cut("A dog"))
+    numbers = translator.subwords.encode("Ein Hund.")
+    best = SimpleNamespace(
+        tokens=np.array(numbers), attention=np.full((len(numbers), len(part.ids) + 1), 0.1), log_prob=-1.0
+    )
+    assert translator._told(part, best, ended=False).text == "Ein Hund"
+    assert translator._told(part, best, ended=True).text == "Ein Hund."
+    best = SimpleNamespace(tokens=np.array(numbers[-1:]), attention=np.full((1, len(part.ids) + 1), 0.1), log_prob=-1.0)
+    assert translator._told(part, best, ended=False).text == "."
 
 
 def test_texts_that_fail_keep_their_place(model: Path) -> None:
@@ -420,7 +452,7 @@ def test_both_directions_learn_from_the_same_pairs(tmp_path: Path) -> None:
     from recur.train.translation import encode, epoch_batches, make_subwords, train_translation
 
     pairs = read_pairs(write_pairs(tmp_path), "en", "de")
-    subwords = make_subwords(pairs, "en", "de", 80)
+    subwords = make_subwords([pairs], "en", "de", 80)
     there = encode(pairs, subwords, ("en", "de"), turned=False)
     back = encode(pairs, subwords, ("de", "en"), turned=True)
     assert there.source == back.target
@@ -436,6 +468,54 @@ def test_both_directions_learn_from_the_same_pairs(tmp_path: Path) -> None:
         data=[tmp_path / "train"], dev=[tmp_path / "train"], out=tmp_path / "b", source="en", target="de", **options
     )
     assert {*read_bundle(tmp_path / "b").meta["results"]["dev"]} == {"en-de", "de-en"}
+
+
+def test_pairs_of_another_kind_are_read_less_and_less(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from recur.train.translation import encode, epoch_batches, make_subwords, pair_loss
+
+    pairs = read_pairs(write_pairs(tmp_path), "en", "de")
+    subwords = make_subwords([pairs], "en", "de", 80)
+    corpora = [encode(pairs, subwords, ("en", "de"), turned=False, repeat=2)]
+    corpora.append(encode(pairs, subwords, ("en", "de"), turned=False, passing=True))
+    assert [len(each) for each in corpora] == [72, 36]
+    run = SimpleNamespace(train=corpora, seed=1, epochs=6)
+    read = [
+        [sum(len(rows) for number, rows in epoch_batches(run, epoch) if number == which) for epoch in range(6)]  # type: ignore[arg-type]
+        for which in range(2)
+    ]
+    assert read == [[72] * 6, [36, 24, 12, 0, 0, 0]]
+
+    # What a step does not see is PAD, on both sides, but never the language.
+    seen = []
+
+    def network(source: Any, lengths: Any, tokens: Any, sizes: Any, words: Any) -> Any:
+        seen.append((source, tokens))
+        raise StopIteration
+
+    torch.manual_seed(0)
+    for share in (0.0, 0.5):
+        with pytest.raises(StopIteration):
+            pair_loss(network, subwords, corpora[0], [0, 2], share)  # type: ignore[arg-type]
+    (source, tokens), (fewer, less) = seen
+    assert (source != 0).all()
+    for before, after in ((source, fewer), (tokens[:, 1:], less[:, 1:])):
+        assert 0.2 < (after == 0).float().mean() < 0.8
+        assert (after == before)[after != 0].all()
+    assert (less[:, 0] == subwords.language_id("de")).all()
+
+
+def test_a_translator_learns_from_further_tables(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    write_pairs(tmp_path)
+    table = tmp_path / "more.tsv"
+    table.write_text("en\tde\nthe house\tdas Haus\n\tleer\n", encoding="utf-8")
+    options = ["--data", str(tmp_path / "train"), "--also", str(table), "--from", "en", "--to", "de", "--pieces", "70"]
+    options += ["--repeat", "2", "--word-dropout", "0.1", "--embedding", "4", "--hidden", "4", "--encoder", "4"]
+    assert main(["train", "translate", *options, "--epochs", "2", "--out", str(tmp_path / "b")]) == 0
+    training = read_bundle(tmp_path / "b").meta["training"]
+    assert training["pairs"] + training["held_out"] == 36 + 1
+    assert (training["repeat"], training["word_dropout"]) == (2, 0.1)
 
 
 def test_network_equals_engine() -> None:

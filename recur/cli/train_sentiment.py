@@ -33,12 +33,13 @@ def add(tasks: Commands) -> None:
     parser.add_argument("--label-column", metavar="NAME", help="the column of the labels, likewise")
     parser.add_argument("--data-name", metavar="TEXT", help="what the data is called, for the card")
     parser.add_argument("--terms", metavar="TEXT", help="the terms of the data as its source states them, for the card")
+    parser.add_argument("--init", metavar="NAME_OR_PATH", help="start from the words and the network of this model")
     parser.add_argument(
         "--min-count", type=whole(1), metavar="N", help="words seen less often are unknown to the network"
     )
     parser.add_argument("--embedding", type=whole(1), metavar="E", help="numbers of a word vector")
     parser.add_argument("--hidden", type=whole(1), metavar="H", help="hidden units of each direction")
-    parser.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data")
+    parser.add_argument("--epochs", type=whole(0), metavar="N", help="passes over the data; 0 with --init")
     add_run(parser, "the bundle to write: a folder")
 
 

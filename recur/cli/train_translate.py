@@ -32,6 +32,16 @@ def add(tasks: Commands) -> None:
     parser.add_argument(
         "--dev", type=Path, nargs="+", metavar="PATH", help="pairs to measure on (default: one in thirty is held out)"
     )
+    parser.add_argument(
+        "--also",
+        type=Path,
+        nargs="+",
+        metavar="TABLE",
+        help="tables of pairs of another kind, read less and less; the second half of the passes does without them",
+    )
+    parser.add_argument(
+        "--repeat", type=whole(1), metavar="N", help="times that a pass reads the pairs of --data (default 1)"
+    )
     parser.add_argument("--from", dest="source", required=True, metavar="LANG", help="language of the source")
     parser.add_argument("--to", dest="target", required=True, metavar="LANG", help="language of the translation")
     parser.add_argument("--both", action="store_true", help="one model for both directions")
@@ -43,6 +53,9 @@ def add(tasks: Commands) -> None:
     parser.add_argument("--encoder", type=whole(1), metavar="H", help="hidden units of each direction of the encoder")
     parser.add_argument("--layers", type=whole(1, 16), metavar="L", help="layers of the decoder")
     parser.add_argument("--dropout", type=probability, metavar="P", help="share of the units that a step leaves out")
+    parser.add_argument(
+        "--word-dropout", type=probability, metavar="P", help="share of the pieces that a step does not see (default 0)"
+    )
     parser.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data")
     add_run(parser, "the bundle to write: a folder")
 

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from recur.data.text import UNSPACED
+from recur.data.text import UNSPACED, is_unspaced
 
 BITS: Final = 20
 WINDOW: Final = 128  # tokens that the network reads at a time
@@ -73,7 +73,7 @@ def language_of(words: Sequence[str]) -> str:
 @lru_cache(maxsize=1 << 16)
 def is_character(token: str) -> bool:
     """Whether a token is one character of an unspaced script."""
-    return len(token) == 1 and any(low <= ord(token) <= high for low, high in UNSPACED)
+    return len(token) == 1 and is_unspaced(token)
 
 
 @lru_cache(maxsize=1 << 18)

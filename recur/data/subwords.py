@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from recur.data.text import END, PAD, SPECIAL, UNK
+from recur.data.text import END, PAD, SPECIAL, UNK, is_unspaced
 from recur.errors import RecurError
 
 __all__ = ["END", "PAD", "UNK", "Subwords", "clean", "learn_pieces", "split_words"]
@@ -49,7 +49,11 @@ def split_words(text: str) -> list[str]:
 
 
 def learn_pieces(texts: Iterable[str], size: int, *, least: int = 2) -> list[str]:
-    """`size` pieces: all characters that are seen `least` times, then the merges in the order they were learned."""
+    """`size` pieces: all characters that are seen `least` times, then the merges in the order they were learned.
+
+    Words with characters of an unspaced script, such as Chinese, stay in characters: they are whole clauses, and what
+    often stands together in them is seldom a word.
+    """
     words: Counter[str] = Counter()
     for text in texts:
         words.update(split_words(clean(text)))
@@ -59,7 +63,11 @@ def learn_pieces(texts: Iterable[str], size: int, *, least: int = 2) -> list[str
             letters[letter] += count
     pieces = sorted((letter for letter, count in letters.items() if count >= least), key=lambda x: (-letters[x], x))
     known = set(pieces)
-    items = [(list(word), count) for word, count in sorted(words.items()) if known.issuperset(word)]
+
+    def spells(word: str) -> bool:
+        return known.issuperset(word) and not any(is_unspaced(letter) for letter in word)
+
+    items = [(list(word), count) for word, count in sorted(words.items()) if spells(word)]
     pairs: Counter[tuple[str, str]] = Counter()
     where: dict[tuple[str, str], set[int]] = defaultdict(set)
     for place, (parts, count) in enumerate(items):

@@ -95,11 +95,16 @@ def _kind(char: str) -> str:
     if category == "Nd":
         return "d"
     if category[0] in "LN":
-        return "c" if any(low <= ord(char) <= high for low, high in UNSPACED) else "w"
+        return "c" if is_unspaced(char) else "w"
     return " "
 
 
 _KINDS: Final = _Kinds()
+
+
+def is_unspaced(char: str) -> bool:
+    """Whether a character is of a script that puts no space between words."""
+    return any(low <= ord(char) <= high for low, high in UNSPACED)
 
 
 def base_language(lang: str) -> str:

@@ -9,6 +9,7 @@ N windows, M tokens of all of them, R texts, E embedding, H hidden units of a di
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 import torch
@@ -70,3 +71,9 @@ class SentimentNetwork(nn.Module):
                 found[f"rnn.{name}{way}"] = value
         found["head.weight"], found["head.bias"] = self.head.weight, self.head.bias
         return {name: value.detach() for name, value in found.items()}
+
+    def load_engine_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights that `engine_weights` names. Errors: KeyError, RuntimeError for others."""
+        with torch.no_grad():
+            for name, value in self.engine_weights().items():
+                value.copy_(weights[name])

@@ -34,6 +34,7 @@ LONGEST: Final = 100  # pieces of a part that has no end of a sentence
 SIZES: Final = (12, 25, 50, LONGEST, 1 << 10)
 ALIGNED: Final = 20  # parts of a text whose shares of attention are kept, so that a long text takes no more memory
 UNSPACED: Final = frozenset({"zh", "ja", "th"})
+MARKS: Final = frozenset(".!?…。！？")
 _ENDS: Final = re.compile(r"(?<=[.!?…])\s+|(?<=[。！？])")
 
 
@@ -58,7 +59,8 @@ class Translation:
     """`translation` of `source`, its log-probability, and for each of its words the source word it was read from.
 
     `alignment` has (word, source word, weight): the share of attention that the source word got; `parts` has the
-    shares of all source words, sentence by sentence, of the first 20.
+    shares of all source words, sentence by sentence, of the first 20. What has no mark at its end is read with a full
+    stop, which is taken off its translation again.
     """
 
     source: str
@@ -89,6 +91,16 @@ class _Part:
     words: tuple[str, ...]
     ids: tuple[int, ...]
     owner: tuple[int, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether a sign stands at its end."""
+        return not self.words[-1][-1:].isalnum()
+
+    def followed_by(self, other: _Part) -> _Part:
+        """Both as one."""
+        owner = (*self.owner, *(len(self.words) + place for place in other.owner))
+        return _Part((*self.words, *other.words), (*self.ids, *other.ids), owner)
 
     @property
     def strange(self) -> bool:
@@ -197,7 +209,7 @@ class Translator:
     ) -> Iterator[Translation | InputError]:
         waiting: list[_Done] = []
         for group in batches:
-            ready = self._translate([part for _, part, _ in group if part is not None], pair[1], *search)
+            ready = self._translate([part for _, part, _ in group if part is not None], pair, *search)
             for item, part, last in group:
                 if isinstance(item, InputError):
                     yield item
@@ -270,19 +282,22 @@ class Translator:
             tuple(place for place, each in enumerate(pieces) for _ in each),
         )
 
-    def _translate(self, parts: Sequence[_Part], target: str, beam: int, penalty: float) -> Iterator[_Done]:
+    def _translate(self, parts: Sequence[_Part], pair: tuple[str, str], beam: int, penalty: float) -> Iterator[_Done]:
+        # Who has learned from sentences ends with the translation of the full stop, and without one goes on and on.
+        mark = self._part(["。" if pair[0] in UNSPACED else "."])
+        read = [part if part.ended or UNK in mark.ids else part.followed_by(mark) for part in parts]
         found: list[_Done | None] = [None] * len(parts)
         together: dict[tuple[bool, int], list[int]] = defaultdict(list)
-        for place, part in enumerate(parts):
-            if set(part.ids) == {UNK}:
+        for place, part in enumerate(read):
+            if set(parts[place].ids) == {UNK}:
                 # What has no word that can be spelled, such as a line of emoji, is its own translation.
-                found[place] = _copied(part)
+                found[place] = _copied(parts[place])
             else:
                 together[part.strange, next(size for size in SIZES if len(part.ids) <= size)].append(place)
         for places in together.values():
-            some = [parts[place] for place in places]
-            for place, best in zip(places, self.search(some, target, beam, penalty), strict=True):
-                found[place] = self._told(parts[place], best)
+            some = [read[place] for place in places]
+            for place, best in zip(places, self.search(some, pair[1], beam, penalty), strict=True):
+                found[place] = self._told(parts[place], best, ended=read[place] is parts[place])
         return (each for each in found if each is not None)
 
     def search(self, parts: Sequence[_Part], target: str, beam: int, penalty: float) -> list[Hypothesis]:
@@ -326,10 +341,16 @@ class Translator:
             row[: len(part.ids)] = part.ids
         return self._encoder.scan(self._embedding[ids], lengths=lengths).outputs, lengths
 
-    def _told(self, part: _Part, best: Hypothesis) -> _Done:
+    def _told(self, part: _Part, best: Hypothesis, *, ended: bool) -> _Done:
+        """What was found for a part, which was read with a full stop unless it `ended` with a sign itself."""
         assert best.attention is not None
         attention = best.attention[:, : len(part.ids)]  # the rest belongs to longer ones of the batch
         numbers = best.tokens.tolist()
+        if not ended:
+            attention = attention / np.maximum(attention.sum(axis=1, keepdims=True), 1e-9)
+            if len(numbers) > 1 and self.subwords.tokens[numbers[-1]].removeprefix(SPACE) in MARKS:
+                del numbers[-1]
+                attention = attention[:-1]
         unknown = [place for place, number in enumerate(part.ids) if number == UNK]
         copies = [
             part.words[part.owner[unknown[int(looks[unknown].argmax())]]]

@@ -21,11 +21,12 @@ import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import nn
 
-from recur.bundle import check_target, write_bundle
+from recur.bundle import Bundle, check_target, read_bundle, write_bundle
 from recur.data.labelled import Labelled, data_hash, read_splits
 from recur.data.sentiment import BITS, ORDERS, WINDOW
 from recur.data.text import UNK
 from recur.errors import RecurError
+from recur.hub import resolve
 from recur.nn.sentiment import SentimentNetwork
 from recur.train.checkpoint import Progress, StopRequest
 from recur.train.epochs import go_on, keep
@@ -73,6 +74,7 @@ def train_sentiment(
     label_column: str | None = None,
     data_name: str | None = None,
     terms: str | None = None,
+    init: str | Path | None = None,
     min_count: int = MIN_COUNT,
     embedding: int = 64,
     hidden: int = 64,
@@ -83,8 +85,10 @@ def train_sentiment(
 ) -> Path:
     """Train on the texts of every path in `data`, choose and calibrate on what they hold out, write the bundle `out`.
 
-    See `read_splits` for what is held out. Working files lie in `<out>.work`, which `resume` goes on from.
-    Raises RecurError for data and checkpoints that cannot be used.
+    See `read_splits` for what is held out. With `init` the words, the sizes and the weights of the network are those of
+    that model to begin with, and `epochs` may be 0: then only the linear model and the calibration are new. Working
+    files lie in `<out>.work`, which `resume` goes on from. Raises RecurError for data, models and checkpoints that
+    cannot be used.
     """
     check_target(out)
     torch.manual_seed(seed)
@@ -94,13 +98,25 @@ def train_sentiment(
         for line in part.problems:
             print(f"warning: {line}", file=sys.stderr)
     labels = choose_labels(parts, held, data)
+    start = None if init is None else read_bundle(resolve(init), task="sentiment")
+    if start is None and not epochs:
+        raise RecurError("--epochs 0 is for a model that --init names; give one, or more epochs")
     read = cut(parts)
-    languages = languages_of(read)
-    vocabulary = build_vocabulary(read, languages, min_count)
+    if start is None:
+        languages = languages_of(read)
+        vocabulary = build_vocabulary(read, languages, min_count)
+    else:
+        vocabulary = start.vocabulary()
+        languages = vocabulary.languages
+        embedding, hidden = start.meta["embedding"], start.meta["hidden"]
+        _check_fits(start, languages_of(read), labels)
     train = encode(parts, read, vocabulary, labels[1])
     dev = encode(held, cut(held), vocabulary, labels[1])
     network = SentimentNetwork(vocabulary=len(vocabulary), embedding=embedding, hidden=hidden)
-    _polarity(network, train)
+    if start is None:
+        _polarity(network, train)
+    else:
+        network.load_engine_weights({name: torch.from_numpy(value) for name, value in start.weights.items()})
     settings: dict[str, Any] = {
         "data": data_hash([*parts, *held]),
         "embedding": embedding,
@@ -108,6 +124,7 @@ def train_sentiment(
         "min_count": min_count,
         "epochs": epochs,
         "seed": seed,
+        "init": None if init is None else Path(init).name,
     }
     run = Run(network, train, dev, seed, epochs, out.with_name(out.name + ".work") / "checkpoint", settings, [])
     with StopRequest(seconds=seconds) as stop:
@@ -130,6 +147,7 @@ def train_sentiment(
             **settings,
             "data_name": data_name,
             "terms": terms,
+            "before": [] if start is None else _commands(start),
             "command": shlex.join(["recur", *sys.argv[1:]]),
             "texts": len(train),
             "held_out": len(dev),
@@ -155,6 +173,21 @@ def choose_labels(parts: Sequence[Labelled], held: Sequence[Labelled], data: Seq
     if not any(len(part) for part in held):
         raise RecurError(f"{names}: no text is held out; expected some; give more texts, or a dev file beside train")
     return (found[1], found[0]) if found[1] == "neg" or found[0] == "pos" else (found[0], found[1])
+
+
+def _check_fits(start: Bundle, languages: Sequence[str], labels: tuple[str, str]) -> None:
+    strange = sorted(set(languages) - set(start.meta["languages"]))
+    if strange:
+        raise RecurError(f"{start.path}: it does not know {strange[0]!r}, which the texts have; train without --init")
+    if tuple(start.meta["labels"]) != labels:
+        known = " and ".join(start.meta["labels"])
+        raise RecurError(f"{start.path}: its labels are {known}; the texts have {' and '.join(labels)}; rename them")
+
+
+def _commands(start: Bundle) -> list[str]:
+    """How a model was trained, in the order of the commands."""
+    training = start.meta.get("training") or {}
+    return [*training.get("before", []), *([training["command"]] if "command" in training else [])]
 
 
 def _polarity(network: SentimentNetwork, train: Corpus) -> None:

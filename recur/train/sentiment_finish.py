@@ -86,6 +86,7 @@ def sentiment_card(meta: Mapping[str, Any]) -> str:
         for name, entry in meta["results"]["held out"].items()
     ]
     spoken = " and ".join(LANGUAGES.get(lang, lang) for lang in meta["languages"])
+    commands = ", then ".join(f"`{command}`" for command in (*training.get("before", ()), training["command"]))
     return f"""# {meta["name"]}
 
 Says whether a text in {spoken} is `{labels[1]}` or `{labels[0]}`, with a probability. A recurrent network reads the
@@ -115,7 +116,7 @@ recur sentiment --model {meta["name"]} "a stirring, funny film"
 
 ## Training
 
-`{training["command"]}`, seed {training["seed"]}.
+{commands}, seed {training["seed"]}.
 
 ## Measured
 

@@ -52,6 +52,7 @@ COPIED = 10  # one pair in so many comes again with a word unknown on both sides
 DEV_PAIRS = 300  # translated after each epoch
 PENALTIES = (0.0, 0.5, 1.0)
 ATTENTION = 96
+WEAK = 20.0  # BLEU below which the card says that most sentences are wrong
 
 Direction = tuple[str, str]
 
@@ -63,6 +64,7 @@ class Corpus:
     direction: Direction
     source: list[list[int]]
     target: list[list[int]]
+    passing: bool = False  # of another kind than what is wanted: see `epoch_batches`
 
     def __len__(self) -> int:
         return len(self.source)
@@ -76,6 +78,7 @@ class Run:
     subwords: Subwords
     train: list[Corpus]
     dev: Pairs
+    word_dropout: float
     meta: dict[str, Any]
     seed: int
     epochs: int
@@ -94,6 +97,8 @@ def train_translation(
     source: str,
     target: str,
     dev: Sequence[Path] | None = None,
+    also: Sequence[Path] = (),
+    repeat: int = 1,
     both: bool = False,
     data_name: str | None = None,
     terms: str | None = None,
@@ -103,6 +108,7 @@ def train_translation(
     encoder: int = 160,
     layers: int = 2,
     dropout: float = 0.3,
+    word_dropout: float = 0.0,
     epochs: int = 10,
     seconds: float | None = None,
     seed: int = 1,
@@ -110,8 +116,10 @@ def train_translation(
 ) -> Path:
     """Train on the pairs in `data` (see `read_pairs`), choose on those in `dev`, write the bundle `out`.
 
-    `both`: one model for both directions. Without `dev` one pair in thirty is held out. Working files lie in
-    `<out>.work`, which `resume` goes on from. Raises RecurError for data and checkpoints that cannot be used.
+    `both`: one model for both directions. Without `dev` one pair in thirty is held out. `also`: tables of pairs of
+    another kind, which teach what they can before those in `data` have the last word; the latter come `repeat` times
+    in each pass. `word_dropout`: the share of pieces that a step does not see. Working files lie in `<out>.work`, which
+    `resume` goes on from. Raises RecurError for data and checkpoints that cannot be used.
     """
     check_target(out)
     if source == target:
@@ -119,13 +127,18 @@ def train_translation(
     torch.manual_seed(seed)
     found = read_pairs(data, source, target)
     train, held = hold_out(found) if dev is None else (found, read_pairs(dev, source, target))
-    for line in (*train.problems, *(held.problems if dev is not None else ())):
+    others = [read_pairs([path], source, target) for path in also]
+    for line in (
+        *train.problems,
+        *(held.problems if dev is not None else ()),
+        *(line for part in others for line in part.problems),
+    ):
         print(f"warning: {line}", file=sys.stderr)
     if not len(train) or not len(held):
         raise RecurError(
             f"{data[0]}: {len(train)} pairs to learn from, {len(held)} to measure on; expected some of each"
         )
-    subwords = make_subwords(train, source, target, pieces)
+    subwords = make_subwords([*[train] * repeat, *others], source, target, pieces)
     directions: list[Direction] = [(source, target), *([(target, source)] if both else [])]
     network = TranslationNetwork(
         vocabulary=len(subwords),
@@ -137,7 +150,7 @@ def train_translation(
         dropout=dropout,
     )
     settings: dict[str, Any] = {
-        "data": pairs_hash([train, held]),
+        "data": pairs_hash([train, held, *others]),
         "directions": [list(each) for each in directions],
         "pieces": pieces,
         "embedding": embedding,
@@ -145,6 +158,8 @@ def train_translation(
         "encoder_hidden": encoder,
         "layers": layers,
         "dropout": dropout,
+        "word_dropout": word_dropout,
+        "repeat": repeat,
         "epochs": epochs,
         "seed": seed,
     }
@@ -162,11 +177,14 @@ def train_translation(
         "vocabulary_size": len(subwords),
         "decode": {"beam": 5, "length_penalty": 0.0},
     }
-    corpora = [encode(train, subwords, each, turned=number == 1) for number, each in enumerate(directions)]
+    corpora = [
+        encode(part, subwords, each, turned=number == 1, repeat=1 if passing else repeat, passing=passing)
+        for part, passing in ((train, False), *((part, True) for part in others))
+        for number, each in enumerate(directions)
+    ]
     work = out.with_name(out.name + ".work") / "checkpoint"
-    run = Run(
-        network, subwords, corpora, held, meta, seed, epochs, work, settings, [], copy_state(network.state_dict())
-    )
+    average = copy_state(network.state_dict())
+    run = Run(network, subwords, corpora, held, word_dropout, meta, seed, epochs, work, settings, [], average)
     with StopRequest(seconds=seconds) as stop:
         if not _train(run, stop, resume):
             stop.report(work.parent)
@@ -176,7 +194,7 @@ def train_translation(
         "data_name": data_name,
         "terms": terms,
         "command": shlex.join(["recur", *sys.argv[1:]]),
-        "pairs": len(train),
+        "pairs": len(train) + sum(map(len, others)),
         "held_out": len(held),
         "log": run.log,
     }
@@ -186,24 +204,28 @@ def train_translation(
     return out
 
 
-def make_subwords(train: Pairs, source: str, target: str, pieces: int) -> Subwords:
+def make_subwords(parts: Sequence[Pairs], source: str, target: str, pieces: int) -> Subwords:
     """Pieces learned from both sides together; in each language those may be written that it was seen with."""
-    learned = learn_pieces((*train.source, *train.target), pieces)
+    sides = {source: [each.source for each in parts], target: [each.target for each in parts]}
+    learned = learn_pieces((text for texts in sides.values() for part in texts for text in part), pieces)
     plain = Subwords(learned, (source, target))
     seen = {
-        lang: {number for text in texts for number in plain.encode(text) if number >= plain.first}
-        for lang, texts in ((source, train.source), (target, train.target))
+        lang: {number for part in texts for text in part for number in plain.encode(text) if number >= plain.first}
+        for lang, texts in sides.items()
     }
     return Subwords(learned, (source, target), seen)
 
 
-def encode(pairs: Pairs, subwords: Subwords, direction: Direction, *, turned: bool) -> Corpus:
-    """The pairs as pieces, from the second language to the first when `turned`; without those that are too long.
+def encode(
+    pairs: Pairs, subwords: Subwords, direction: Direction, *, turned: bool, repeat: int = 1, passing: bool = False
+) -> Corpus:
+    """The pairs as pieces, each `repeat` times, from the second language to the first when `turned`; without those
+    that are too long.
 
     Some pairs come a second time with a word that is the same on both sides, such as a name, unknown on both.
     """
     sources, targets = (pairs.target, pairs.source) if turned else (pairs.source, pairs.target)
-    corpus = Corpus(direction, [], [])
+    corpus = Corpus(direction, [], [], passing)
     for number, (left, right) in enumerate(zip(sources, targets, strict=True)):
         words, others = split_words(clean(left)), split_words(clean(right))
         shared = [word for word in words if word in others and word[-1:].isalnum()]
@@ -214,18 +236,23 @@ def encode(pairs: Pairs, subwords: Subwords, direction: Direction, *, turned: bo
                 for line in (words, others)
             ]
             if made[0] and made[1] and max(map(len, made)) <= LONGEST:
-                corpus.source.append(made[0])
-                corpus.target.append(made[1])
+                corpus.source.extend([made[0]] * repeat)
+                corpus.target.extend([made[1]] * repeat)
     return corpus
 
 
 def epoch_batches(run: Run, epoch: int) -> Iterator[tuple[int, list[int]]]:
-    """What each step of an epoch reads: the number of the corpus and the pairs; a function of seed and epoch alone."""
+    """What each step of an epoch reads: the number of the corpus and the pairs; a function of seed and epoch alone.
+
+    A corpus that passes is read whole in the first epoch, then less and less, and no more in the second half.
+    """
     random = np.random.default_rng([run.seed, epoch])
     batches: list[tuple[int, list[int]]] = []
     for number, corpus in enumerate(run.train):
         sizes = [max(len(s), len(t)) for s, t in zip(corpus.source, corpus.target, strict=True)]
         order = random.permutation(len(corpus))
+        if corpus.passing:
+            order = order[: round(len(order) * max(0.0, 1 - 2 * epoch / run.epochs))]
         for start in range(0, len(order), POOL):
             batch: list[int] = []
             for row in sorted(order[start : start + POOL].tolist(), key=lambda place: sizes[place]):
@@ -246,8 +273,14 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(table), torch.from_numpy(lengths)
 
 
-def pair_loss(network: TranslationNetwork, subwords: Subwords, corpus: Corpus, rows: Sequence[int]) -> Tensor:
-    """Cross-entropy a piece with label smoothing (Szegedy et al. 2016) over the pieces of the language."""
+def pair_loss(
+    network: TranslationNetwork, subwords: Subwords, corpus: Corpus, rows: Sequence[int], word_dropout: float = 0.0
+) -> Tensor:
+    """Cross-entropy a piece with label smoothing (Szegedy et al. 2016) over the pieces of the language.
+
+    `word_dropout` of the pieces that are read, on both sides, are PAD (Gal & Ghahramani 2016; what small data needs:
+    Sennrich & Zhang 2019).
+    """
     lang = corpus.direction[1]
     words = torch.from_numpy(subwords.allowed(lang))
     place = torch.full((len(subwords),), -1)
@@ -255,6 +288,9 @@ def pair_loss(network: TranslationNetwork, subwords: Subwords, corpus: Corpus, r
     source, source_lengths = padded([corpus.source[row] for row in rows])
     tokens, lengths = padded([[subwords.language_id(lang), *corpus.target[row]] for row in rows])
     wanted, _ = padded([[*corpus.target[row], END] for row in rows])
+    if word_dropout:
+        source = source.masked_fill(torch.rand(source.shape) < word_dropout, PAD)
+        tokens[:, 1:] = tokens[:, 1:].masked_fill(torch.rand(tokens[:, 1:].shape) < word_dropout, PAD)
     packing, scores = network(source, source_lengths, tokens, lengths, words)
     targets = place[wanted[packing.row, packing.step]]
     return functional.cross_entropy(scores, targets, label_smoothing=SMOOTHING if network.training else 0.0)
@@ -318,7 +354,7 @@ def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopReq
             rise = min(1.0, (done + 1) / min(200, 1 + run.epochs * len(steps) // 10))
             for group in optimizer.param_groups:
                 group["lr"] = RATE * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * course)))
-            loss = pair_loss(run.network, run.subwords, run.train[number], rows)
+            loss = pair_loss(run.network, run.subwords, run.train[number], rows, run.word_dropout)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(run.network.parameters(), CLIP)
@@ -384,6 +420,9 @@ def translation_card(meta: dict[str, Any]) -> str:
     ]
     named = [f"{LANGUAGES.get(a, a)} to {LANGUAGES.get(b, b)}" for a, b in meta["directions"]]
     first = meta["directions"][0]
+    weak = ""
+    if any(entry["bleu"] < WEAK for entry in meta["results"]["dev"].values()):
+        weak = "- Weak: most of its sentences are wrong in part, many as a whole, and nothing in them shows it.\n"
     return f"""# {meta["name"]}
 
 Translates {" and ".join(named)}. A recurrent encoder reads the sentence both ways; a recurrent decoder with attention
@@ -423,7 +462,7 @@ sacreBLEU's (of characters where the language has no spaces).
 
 ## Limits
 
-- It knows the words and the kind of sentence of its training data. On other text it writes fluent nonsense: check what
-  matters, and do not use it where a wrong sentence can do harm.
+{weak}- It knows the words and the kind of sentence of its training data. On other text it writes fluent nonsense: check
+  what matters, and do not use it where a wrong sentence can do harm.
 - Long texts are cut into sentences, each of which is translated for itself.
 """

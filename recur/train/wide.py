@@ -19,7 +19,10 @@ from torch import Tensor
 
 from recur.data.sentiment import BITS
 
-STRENGTH = 1e-2  # of the pull towards zero, on all weights together, against the summed loss
+# Of the pull towards zero, on all weights together, against the summed loss: the fewer the texts, the stronger. A tenth
+# of it, on 6,965 Chinese reviews in five parts, is right 0.7 % less often, half of it 0.2 %, ten times as much 1.2 %.
+STRENGTH = 0.1
+PULL = 600.0  # that of many texts, times their number: 29,483 English ones are right as often at 0.01 as at 0.1
 ITERATIONS = 60
 
 
@@ -38,6 +41,7 @@ def log_ratios(rows: Sequence[NDArray[np.int64]], good: NDArray[np.bool_]) -> ND
 
 def fit_wide(rows: Sequence[NDArray[np.int64]], good: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
     """Weights [G] and bias such that `bias + sum of weights / sqrt(number of n-grams)` is a text's logit."""
+    strength = min(STRENGTH, PULL / len(rows))
     ratios = log_ratios(rows, good)
     lengths = np.array([len(row) for row in rows])
     crow = torch.from_numpy(np.concatenate([[0], np.cumsum(lengths)]))
@@ -59,9 +63,9 @@ def fit_wide(rows: Sequence[NDArray[np.int64]], good: NDArray[np.bool_]) -> tupl
             weights, bias = parameters[:-1], parameters[-1]
             logits = design @ weights + bias
             wrong = torch.sigmoid(logits) - targets
-            parameters.grad = torch.cat([turned @ wrong + STRENGTH * weights, wrong.sum()[None]])
+            parameters.grad = torch.cat([turned @ wrong + strength * weights, wrong.sum()[None]])
             value = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
-            return value + 0.5 * STRENGTH * weights.square().sum()
+            return value + 0.5 * strength * weights.square().sum()
 
     solver.step(loss)  # type: ignore[no-untyped-call]
     found = parameters.detach().numpy()
