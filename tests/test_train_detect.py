@@ -20,8 +20,9 @@ from recur.bundle import read_bundle
 from recur.data.labels import read_labels
 from recur.errors import RecurError
 from recur.train.classify import average_precision, train_classify
-from recur.train.detect import train_detect, truth_of
+from recur.train.detect import BALANCED, balance, balanced_order, train_detect, truth_of
 from recur.train.finish_detect import best_score, read_nouns
+from recur.train.heads import OrthogonalSteps
 from recur.train.pyramid import cut_view, draw_views, in_view
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch": 4, "views": 2}
@@ -117,6 +118,38 @@ def test_a_class_without_an_example_is_a_warning(
     assert bundle.meta["classes"] == ["red", "green", "blue", "violet"]
     assert bundle.meta["results"]["dev"]["classes"]["violet"] == {"ap": None, "ap50": None, "objects": 0}
     assert "| violet | 0 | not stated | not stated |" in bundle.card
+
+
+def test_rare_classes_come_more_often() -> None:
+    box = np.zeros((1, 4))
+    common, rare = np.array([[1, 0]], np.float32), np.array([[1, 1]], np.float32)
+    truth = [(box, rare if row % 40 == 0 else common) for row in range(400)]
+    truth.append((np.zeros((0, 4)), np.zeros((0, 2), np.float32)))
+    weights = balance(truth)
+    assert weights[0] == pytest.approx((BALANCED / (10 / 401)) ** 0.5)
+    assert weights[[1, 400]].tolist() == [1, 1]
+    order = balanced_order(weights, seed=1, epoch=0)
+    assert len(order) == 401
+    shown = np.bincount(order, minlength=401)
+    assert shown[:400:40].sum() == pytest.approx(10 * weights[0] * 401 / weights.sum(), abs=1)
+    assert shown.max() <= 2
+    assert sorted(balanced_order(np.ones(50), seed=1, epoch=3)) == [*range(50)]
+    assert (order == balanced_order(weights, seed=1, epoch=0)).all()
+    assert (order != balanced_order(weights, seed=1, epoch=1)).any()
+
+
+def test_orthogonal_steps_are_of_one_length_in_every_direction() -> None:
+    import torch
+
+    weight = torch.nn.Parameter(torch.zeros(4, 2, 3, 3).contiguous(memory_format=torch.channels_last))
+    torch.manual_seed(0)
+    weight.grad = torch.randn(4, 2, 3, 3) * torch.tensor([0.3, 1.0, 3.0, 10.0]).view(4, 1, 1, 1)
+    direction = weight.grad.flatten(1)
+    OrthogonalSteps([weight], lr=0.5).step()
+    lengths = torch.linalg.svdvals(weight.detach().flatten(1)) / 0.5
+    assert lengths.min() > 0.5
+    assert lengths.max() < 1.3
+    assert (weight.detach().flatten(1) * direction).sum() < 0
 
 
 def test_views_and_their_boxes() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,55 @@ def test_queries_learn_other_names(detr: str, tmp_path: Path) -> None:
     assert 0 < len(found.objects) <= 27
     log = bundle.meta["training"]["log"]
     assert log[1]["classes"] < log[0]["classes"]
+
+
+def tiny_transformer(kind: str, folder: Path) -> str:
+    """A tiny random RT-DETR or D-FINE for pictures of 64 pixels, as saved by `save_pretrained`."""
+    torch.manual_seed(0)
+    stages: dict[str, Any] = {"embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1]}
+    stages["out_features"] = ["stage2", "stage3", "stage4"]
+    common: dict[str, Any] = {
+        "encoder_hidden_dim": 16, "encoder_in_channels": [8, 16, 16], "encoder_ffn_dim": 16,
+        "encoder_attention_heads": 2, "encoder_layers": 1, "d_model": 16, "num_queries": 9,
+        "decoder_in_channels": [16, 16, 16], "decoder_ffn_dim": 16, "decoder_attention_heads": 2, "decoder_layers": 2,
+        "num_denoising": 0, "num_labels": 5, "feat_strides": [8, 16, 32], "hidden_expansion": 1.0,
+    }  # fmt: skip
+    if kind == "RT-DETR":
+        backbone = transformers.RTDetrResNetConfig(**stages, layer_type="basic")
+        model = transformers.RTDetrForObjectDetection(transformers.RTDetrConfig(backbone_config=backbone, **common))
+    else:
+        backbone = transformers.HGNetV2Config(
+            **stages, stem_channels=[3, 8, 8], stage_in_channels=[8, 8, 8, 16], stage_mid_channels=[8, 8, 8, 8],
+            stage_out_channels=[8, 8, 16, 16], stage_num_blocks=[1, 1, 1, 1], stage_numb_of_layers=[1, 1, 1, 1],
+            stage_downsample=[False, True, True, True], stage_light_block=[False, False, True, True],
+            stage_kernel_size=[3, 3, 3, 3],
+        )  # fmt: skip
+        model = transformers.DFineForObjectDetection(
+            transformers.DFineConfig(backbone_config=backbone, depth_mult=0.34, **common)
+        )
+    with torch.no_grad():  # as they begin, all places look alike, and which of them are taken is chance
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.orthogonal_(parameter, gain=1.5)
+    model.save_pretrained(folder)
+    transformers.RTDetrImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("kind", ["RT-DETR", "D-FINE"])
+def test_detectors_that_choose_where_their_queries_begin(kind: str, tmp_path: Path) -> None:
+    data = write_boxed(tmp_path / "d", count=8)
+    folder = tiny_transformer(kind, tmp_path / "model")
+    out = train_detect(data=data, encoder=folder, out=tmp_path / "b", epochs=1)
+    eye = open_encoder(folder, size=64)
+    assert isinstance(eye.module, HuggingFaceRegions)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)  # no two places alike
+    with torch.no_grad():
+        _, boxes, _ = eye.module.look(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())
+    detector = recur.load(out, threads=1)
+    assert detector.size == 64
+    ((_, found),) = detector.look(pixels[None])
+    assert found == pytest.approx(boxes[0].numpy(), abs=1e-3)
 
 
 def test_a_backbone_without_boxes_is_refused(tmp_path: Path) -> None:

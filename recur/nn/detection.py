@@ -173,8 +173,7 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, truth: Tensor, labels
         nearest = (middle[:, None] - centres[None]).square().sum(-1).argmin(1)
         inside[lost.nonzero()[:, 0], nearest] = True
     iou = overlaps(boxes[None], truth[:, None])[0]
-    best = (scores[None] * labels[:, None]).amax(-1) if objects <= 64 else _best_scores(scores, labels)  # [M, A]
-    alignment = best.pow(SCORE_POWER) * iou.pow(OVERLAP_POWER) * inside
+    alignment = _best_scores(scores, labels).pow(SCORE_POWER) * iou.pow(OVERLAP_POWER) * inside
     # Before the boxes have learned anything, all alignments are about 0: then cells near the middle answer.
     alignment = alignment + inside * TINY * (
         2 - (centres[None] - (truth[:, None, :2] + truth[:, None, 2:]) / 2).abs().sum(-1)
@@ -197,7 +196,7 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, truth: Tensor, labels
 
 
 def _best_scores(scores: Tensor, labels: Tensor) -> Tensor:
-    """As `(scores[None] * labels[:, None]).amax(-1)`, without [M, A, N] in memory."""
+    """The greatest score [M, A] among each object's labels; label by label, because [M, A, N] would be large."""
     best = torch.zeros(len(labels), len(scores))
     for label in labels.any(0).nonzero()[:, 0].tolist():
         rows = labels[:, label] > 0
@@ -234,7 +233,8 @@ def detection_loss(
     total = torch.cat(weight).sum().clamp_min(1.0)
     # A cell's error weighs as much as its score is wrong (quality focal loss, Li et al. 2020): most are background.
     bent = functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
-    classes = (bent * (targets - sigmoid).abs().pow(1.5) * 2.0).sum() / total
+    wrong = (targets - sigmoid).abs_()
+    classes = (bent * wrong.mul_(wrong.sqrt()) * 2.0).sum() / total  # the square root is faster than a power of 1.5
     _, giou = overlaps(torch.cat(found), torch.cat(wanted))
     return {"classes": classes, "boxes": ((1 - giou) * torch.cat(weight)).sum() / total}
 

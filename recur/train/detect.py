@@ -41,13 +41,15 @@ from recur.train.checkpoint import (
 )
 from recur.train.encoders import open_encoder, trunk_of
 from recur.train.finish_detect import finish_detector, head_of, read_nouns
-from recur.train.heads import open_trunk
+from recur.train.heads import OrthogonalSteps, open_trunk
 from recur.train.precision import autocast
 from recur.train.pyramid import Pyramids, cache_pyramids, in_view
 from recur.train.query_head import train_on_queries
 
 RATE, DECAY = 2e-3, 0.05
-WARM = 200  # steps
+ORTHOGONAL_RATE = 0.02  # of the convolutions that answer nothing themselves
+WARM = 100  # steps
+BALANCED = 0.1  # share of pictures below which those with a class come more often
 AVERAGE = 0.998  # of the weights that are shipped: a running mean over the last steps (Polyak & Juditsky 1992)
 SHOWN = 0.35  # share of a box that a cut-out must show for the object to be learned there
 CLIP = 5.0
@@ -59,9 +61,10 @@ class Run:
 
     head: DetectionHead
     average: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[OrthogonalSteps, torch.optim.AdamW]
     truth: list[tuple[NDArray[np.float64], NDArray[np.float32]]]
     pyramids: Pyramids
+    weights: NDArray[np.float64]
     seed: int
     batch: int
     steps: int
@@ -76,12 +79,13 @@ class Run:
         """One step; the parts of its loss. Errors: RecurError when that is not finite."""
         epoch, place = divmod(self.step, self.steps_per_epoch)
         random = step_generator(seed=self.seed, epoch=epoch, step=place)
-        order = epoch_order(len(self.pyramids.kept), seed=self.seed, epoch=epoch)
+        order = balanced_order(self.weights, seed=self.seed, epoch=epoch)
         rows = self.pyramids.kept[order[place * self.batch : (place + 1) * self.batch]]
         views = random.integers(0, self.pyramids.views.shape[1], len(rows))
-        rate = RATE * min(1.0, (self.step + 1) / WARM) * (0.5 + 0.5 * math.cos(math.pi * self.step / self.steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        share = min(1.0, (self.step + 1) / WARM) * (0.5 + 0.5 * math.cos(math.pi * self.step / self.steps))
+        for optimizer, rate in zip(self.optimizers, (ORTHOGONAL_RATE, RATE), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share
         truth = [self._seen(int(row), int(view)) for row, view in zip(rows, views, strict=True)]
         with autocast():
             scores, boxes = self.head(self.pyramids.batch(rows, views))
@@ -92,14 +96,15 @@ class Run:
                 f"step {self.step + 1}: the loss is not finite; the checkpoint of the last epoch is kept; train again "
                 "with another seed"
             )
-        self.optimizer.zero_grad(set_to_none=True)
+        self.head.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.head.parameters(), CLIP)
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.step += 1
-        share = min(AVERAGE, self.step / (self.step + 10))
+        kept = min(AVERAGE, self.step / (self.step + 10))
         for name, value in self.head.state_dict().items():
-            self.average[name].lerp_(value, 1 - share)
+            self.average[name].lerp_(value, 1 - kept)
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _seen(self, row: int, view: int) -> tuple[Tensor, Tensor]:
@@ -115,6 +120,27 @@ def truth_of(picture: BoxedPicture, classes: int) -> tuple[NDArray[np.float64], 
     labels = np.zeros((len(boxes), classes), np.float32)
     labels[places.reshape(-1), picture.labels[counted]] = 1
     return boxes, labels
+
+
+def balance(truth: Sequence[tuple[NDArray[np.float64], NDArray[np.float32]]]) -> NDArray[np.float64]:
+    """How often each picture comes, 1 for most: those with a class that fewer than the share `BALANCED` of them have
+    come more often, by the square root of what is missing (Gupta et al. 2019, "LVIS", section 3: repeat factors).
+    """
+    shows = np.array([labels.any(0) for _, labels in truth])
+    share = shows.mean(0)
+    wanted = np.sqrt(np.maximum(1.0, BALANCED / np.maximum(share, 1 / len(truth))))
+    found: NDArray[np.float64] = np.where(shows, wanted, 1.0).max(1, initial=1.0)
+    return found
+
+
+def balanced_order(weights: NDArray[np.float64], *, seed: int, epoch: int) -> NDArray[np.int64]:
+    """As many places as there are `weights`, each about as often as its weight has a share of their sum, shuffled."""
+    count = len(weights)
+    order = epoch_order(count, seed=seed, epoch=epoch)
+    marks = (np.arange(count) + 0.5) / count
+    reached = np.cumsum(weights[order]) / weights.sum()
+    drawn = order[np.minimum(np.searchsorted(reached, marks), count - 1)]
+    return drawn[epoch_order(count, seed=seed, epoch=epoch + 1)]
 
 
 def train_detect(
@@ -230,20 +256,24 @@ def _begin(
     if init is not None:
         head.load_state_dict(head_of(init, head).state_dict())
     head.train()
-    decay = [p for p in head.parameters() if p.ndim > 1]
+    head = head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    answers = {id(p) for level in head.levels for part in (level.score, level.sides) for p in part.parameters()}
+    inner = [p for p in head.parameters() if p.ndim > 1 and id(p) not in answers]
+    decay = [p for p in head.parameters() if p.ndim > 1 and id(p) in answers]
     rest = [p for p in head.parameters() if p.ndim <= 1]
-    optimizer = torch.optim.AdamW(
+    adam = torch.optim.AdamW(
         [{"params": decay, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}],
         lr=RATE,
         betas=(0.9, 0.99),
         fused=True,
     )
     run = Run(
-        head.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        head,
         copy_state(head.state_dict()),
-        optimizer,
+        (OrthogonalSteps(inner, lr=ORTHOGONAL_RATE, decay=DECAY), adam),
         truth,
         pyramids,
+        balance([truth[row] for row in pyramids.kept]),
         settings["seed"],
         settings["batch"],
         0,
@@ -261,7 +291,8 @@ def _course(run: Run, folder: Path, settings: dict[str, Any], *, stop: StopReque
         check_same_run(saved.extra["settings"], settings, path=folder)
         run.head.load_state_dict(saved.models["head"])
         run.average = dict(saved.models["average"])
-        run.optimizer.load_state_dict(saved.optimizer or {})
+        for number, optimizer in enumerate(run.optimizers):
+            optimizer.load_state_dict((saved.optimizer or {})[str(number)])
         restore_random_state(saved.random)
         run.step, run.log = saved.counters["step"], saved.extra["log"]
     running: dict[str, float] = saved.extra["running"] if run.step else {}
@@ -270,7 +301,7 @@ def _course(run: Run, folder: Path, settings: dict[str, Any], *, stop: StopReque
         save_checkpoint(
             folder,
             model_states={"head": run.head.state_dict(), "average": run.average},
-            optimizer=run.optimizer.state_dict(),
+            optimizer={str(number): each.state_dict() for number, each in enumerate(run.optimizers)},
             counters={"step": run.step},
             rng=random_state(),
             extra={"settings": settings, "log": run.log, "running": running},

@@ -52,6 +52,7 @@ def train_on_queries(
     """
     module = eye.module
     assert isinstance(module, HuggingFaceRegions)
+    fix_anchors(module, eye.size)
     seen = _look(module, [picture.path for picture in train], eye.size, stop)
     if seen is None:
         return False
@@ -70,6 +71,18 @@ def train_on_queries(
     results = {"dev": measure(detector, *detect_all(detector, dev))}
     update_bundle(out, {"results": results}, card=render_detector_card({**read_bundle(out).meta, "results": results}))
     return True
+
+
+def fix_anchors(module: HuggingFaceRegions, size: int) -> None:
+    """Give RT-DETR and D-FINE the places where their queries begin, once for all pictures of `size`.
+
+    They work them out anew from every picture, and in the exported graph all of them would be masked. Other models
+    have none and stay as they are.
+    """
+    inner: Any = module.model.model
+    if hasattr(inner, "generate_anchors"):
+        inner.config.anchor_image_size = [size, size]
+        inner.anchors, inner.valid_mask = inner.generate_anchors()
 
 
 def _look(
