@@ -5,7 +5,6 @@ Each function gives a `TextExplanation`: `data` is what `--json` prints, and the
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -42,10 +41,10 @@ class TextExplanation:
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own: its script can reach nothing of the notebook."""
+        from recur.explain.page import framed
         from recur.explain.words_page import render_texts_page
 
-        page = html.escape(render_texts_page([self]))
-        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" width="100%" height="640" style="border:0"></iframe>'
+        return framed(render_texts_page([self]))
 
 
 def explain_reading(model: LanguageModel, text: str) -> TextExplanation:
