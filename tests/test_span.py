@@ -119,10 +119,12 @@ def test_the_runtime_computes_what_the_network_does() -> None:
         starts, ends = network(passage, features, torch.tensor([6, 2]), asked, torch.tensor([2, 2]))
     twin = Twin({name: value.numpy() for name, value in network.engine_weights().items()})
     for row, words in enumerate((long, short)):
-        start, end = twin.read(numbers_of(words), features_of(words, question), numbers_of(question))
+        reading = twin.read(numbers_of(words), features_of(words, question), numbers_of(question))
         kept = [*range(len(words)), 6]
-        np.testing.assert_allclose(start, starts[row, kept].numpy(), atol=1e-4)
-        np.testing.assert_allclose(end, ends[row, kept].numpy(), atol=1e-4)
+        np.testing.assert_allclose(reading.start, starts[row, kept].numpy(), atol=1e-4)
+        np.testing.assert_allclose(reading.end, ends[row, kept].numpy(), atol=1e-4)
+        np.testing.assert_allclose(reading.aligned.sum(1), 1, atol=1e-5)
+        assert (reading.aligned.shape, reading.asked.shape) == ((len(words), 2), (2,))
 
 
 def test_an_answer_stands_where_it_says(model: Path) -> None:

@@ -31,7 +31,7 @@ END_WORD = "<end>"  # as `recur.predict.caption` names the end of the sentence a
 # Each one imports from those before it only: joined in this order they are one module.
 SCRIPTS = ("texts.js", "draw.js", "tree.js", "inside.js", "view.js")
 # What draws the texts and videos of the other tasks, here and in the service.
-TASK_SCRIPTS = ("chars.js", "feel.js", "film.js", "tongue.js")
+TASK_SCRIPTS = ("chars.js", "feel.js", "film.js", "span.js", "tongue.js")
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {

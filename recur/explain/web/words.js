@@ -3,10 +3,11 @@ import { drawReading } from "./chars.js";
 import { make } from "./draw.js";
 import { drawFeeling } from "./feel.js";
 import { drawFilm } from "./film.js";
+import { drawSpan } from "./span.js";
 import { language, setLanguage } from "./texts.js";
 import { drawTranslation } from "./tongue.js";
 
-const DRAW = { generate: drawReading, sentiment: drawFeeling, frames: drawFilm, translate: drawTranslation };
+const DRAW = { generate: drawReading, sentiment: drawFeeling, frames: drawFilm, span: drawSpan, translate: drawTranslation };
 const draw = () => {
   for (const article of document.querySelectorAll("article")) {
     const told = JSON.parse(article.querySelector("script.explanation").textContent);
