@@ -369,7 +369,7 @@ def test_explain_command(
     text = page.read_text()
     assert "default-src 'none'" in text
     assert "v<b>" not in text
-    assert text.count("<h4>") == len(data["changes"])
+    assert text.count("<td>frame") == 2 * (1 + len(data["changes"])) + 2 * sum(len(c["named"]) for c in data["changes"])
     page.unlink()
     monkeypatch.setattr(film, "MAX_FRAMES", 29)
     assert main([*run, "--out", str(page)]) == 1
@@ -393,3 +393,4 @@ def test_the_page_of_pictures_holds_thumbnails(model: Path, tmp_path: Path, monk
     assert isinstance(problem, InputError)
     assert first.data["frames"] == [0, 1, 2, 3, 4]
     assert render_film_page([first]).count("data:image/jpeg") == 5
+    assert 'sandbox="allow-scripts"' in first._repr_html_()

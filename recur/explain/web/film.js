@@ -112,7 +112,7 @@ export function drawFilm(told, clip) {
   body.append(
     make("p", { kind: "soft", text: `${say("film_hint")} ${doubts ? say("film_doubt", { p: percent(doubts / steps) }) : say("film_certain")}` }), keys, frame, slider,
     make("div", { kind: "moment" }, picture ? make("div", { kind: "still" }, picture) : null, make("div", { "aria-live": "polite" }, when, what, list)), strip,
-    make("h3", { text: say("film_changes") }),
+    make("h2", { text: say("film_changes") }),
   );
   if (!told.changes.length) body.append(make("p", { text: say("film_none") }));
   else body.append(make("p", { kind: "soft", text: say("film_why") }), make("ol", { kind: "changes" }, ...told.changes.map((change) => make("li", {},

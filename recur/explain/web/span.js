@@ -18,12 +18,11 @@ Object.assign(TEXTS.zh, {
 });
 
 const DOUBT = 0.5; /* an answer of less confidence is told as not sure */
-const AROUND = 1500; /* characters of a long passage on each side of an answer whose inside is not told */
+const WHOLE = 8000; /* characters of a passage that are shown together */
+const AROUND = 1500; /* characters of a longer one on each side of an answer that no window told of */
 
 export function drawSpan(told) {
   const letters = [...told.passage], tokens = told.tokens ?? []; /* places count code points */
-  const best = told.answer === null ? told.others.find(([answer]) => answer !== null) : [told.answer, told.probability, told.start, told.end];
-  const from = tokens.length ? tokens[0][0] : Math.max(0, (best?.[2] ?? 0) - AROUND), to = tokens.length ? tokens.at(-1)[1] : Math.min(letters.length, (best?.[3] ?? 0) + AROUND);
   const text = (start, end) => letters.slice(start, end).join("");
   const wordAt = (at) => text(...tokens[at]);
   const body = make("div", { kind: "card spancard" }), passage = make("p", { kind: "passage" });
@@ -37,14 +36,21 @@ export function drawSpan(told) {
     const most = Math.max(...values, 0.05);
     return Object.fromEntries(values.map((value, at) => [at, value / most]));
   };
+  /* What is shown of the passage: all of it, or the window that was told of, or what lies around an answer elsewhere. */
+  const part = () => {
+    const window = tokens.length ? [tokens[0][0], tokens.at(-1)[1]] : [0, 0], place = shown ?? window;
+    if (letters.length <= WHOLE) return [0, letters.length];
+    if (tokens.length && place[0] >= window[0] && place[1] <= window[1]) return window;
+    return [Math.max(0, place[0] - AROUND), Math.min(letters.length, place[1] + AROUND)];
+  };
   const paint = () => {
     passage.replaceChildren();
-    const strength = tokens.length ? levels() : {}, pieces = tokens.length ? tokens : [[from, to]];
+    const strength = tokens.length ? levels() : {}, [from, to] = part();
     let mark = null, last = from;
     const add = (node) => (mark ?? passage).append(node);
     if (from > 0) passage.append("… ");
     const cut = (start, end, kind, title) => {
-      /* An answer may begin or end inside of a piece where no tokens are told. */
+      /* An answer may begin or end inside of what no tokens are told of. */
       const edges = shown ? shown.filter((edge) => edge > start && edge < end) : [];
       for (const [a, b] of [start, ...edges, end].map((edge, n, all) => [edge, all[n + 1]]).slice(0, -1)) {
         const inside = shown && a >= shown[0] && b <= shown[1];
@@ -53,12 +59,14 @@ export function drawSpan(told) {
         add(kind || title ? make("span", { kind, title, text: text(a, b) }) : text(a, b));
       }
     };
-    pieces.forEach(([start, end], at) => {
+    tokens.forEach(([start, end], at) => {
+      if (start < from || end > to) return;
       if (start > last) cut(last, start);
       const level = Math.round(4 * clamp(strength[at] ?? 0, -1, 1));
-      cut(start, end, level > 0 ? `for${level}` : level < 0 ? `against${-level}` : undefined, tokens.length ? detail(at) : undefined);
+      cut(start, end, level > 0 ? `for${level}` : level < 0 ? `against${-level}` : undefined, detail(at));
       last = end;
     });
+    if (last < to) cut(last, to);
     if (to < letters.length) passage.append(" …");
   };
   const detail = (at) => `${say("span_starts")} ${percent(told.starts[at])} · ${say("span_ends")} ${percent(told.ends[at])}`;
@@ -86,9 +94,9 @@ export function drawSpan(told) {
     const names = told.named.map((at) => `“${wordAt(at)}”`).join(", ");
     passage.before(make("p", { kind: "controls" }, make("label", {}, say("span_show"), " ", choice)));
     if (told.answer !== null) passage.after(make("p", { kind: "soft", text: names ? say("span_why", { list: names }) : say("span_lone") }));
-    body.append(make("h3", { text: say("span_asked") }), make("p", { kind: "soft", text: say("span_asked_hint") }), asked);
+    body.append(make("h2", { text: say("span_asked") }), make("p", { kind: "soft", text: say("span_asked_hint") }), asked);
   }
-  body.append(make("h3", { text: say("span_candidates") }), make("p", { kind: "soft", text: say("span_hint") }), list);
+  body.append(make("h2", { text: say("span_candidates") }), make("p", { kind: "soft", text: say("span_hint") }), list);
   paint();
   return body;
 }
