@@ -3,16 +3,16 @@ import { bar, clamp, make, shape } from "./draw.js";
 import { TEXTS, percent, say } from "./texts.js";
 
 Object.assign(TEXTS.en, {
-  film_time: "Labels over time", film_hint: "Each colour is a label; the higher its band, the more probable. Below is the label that was chosen, pale where the model is not sure. Tap the timeline, or move the slider.",
+  film_time: "Labels over time", film_hint: "Each colour is a label; the higher its band, the more probable. Below is the label that was chosen, faint where the model is not sure. Tap the timeline, or move the slider.",
   film_moment: "Moment", film_frame: "frame {n}", film_sure: "{label}", film_unsure: "not sure: {label}, or {other}", film_hardly: "not sure: nothing has half of the probability; {label} is ahead",
   film_changes: "What changed its mind", film_why: "The frames that the new label rests on most: were one of them hidden, the label would have the probability below it.", film_none: "The label never changes.",
-  film_left: "{n} more changes are not explained.", film_change: "{from} → {to}", film_alone: "{p} sure", film_without: "without it {p}", film_shared: "No single frame: the others make up for any one of them.", film_doubt: "Not sure of {p} of the frames.", film_certain: "Sure of every frame.",
+  film_left: "{n} more changes are not explained.", film_change: "{from} → {to}", film_alone: "{p} sure", film_without: "without it\n{p}", film_shared: "No single frame: the others make up for any one of them.", film_doubt: "Not sure of {p} of the frames.", film_certain: "Sure of every frame.",
 });
 Object.assign(TEXTS.zh, {
-  film_time: "各时刻的标签", film_hint: "每种颜色是一个标签，色带越高，概率越大。下方是选定的标签，不确定之处颜色较浅。点按时间轴，或移动滑块。",
+  film_time: "各时刻的标签", film_hint: "每种颜色是一个标签，色带越高，概率越大。下方是选定的标签，不确定之处颜色较淡。点按时间轴，或移动滑块。",
   film_moment: "时刻", film_frame: "第 {n} 帧", film_sure: "{label}", film_unsure: "不确定：{label}，或 {other}", film_hardly: "不确定：没有标签达到一半概率；{label} 领先",
   film_changes: "是什么改变了判断", film_why: "新标签最依据的几帧：若遮住其中一帧，新标签的概率即为图下的数值。", film_none: "标签从未改变。",
-  film_left: "另有 {n} 次变化未作解释。", film_change: "{from} → {to}", film_alone: "把握 {p}", film_without: "遮住后 {p}", film_shared: "不取决于单独一帧：遮住任何一帧，其他帧都能弥补。", film_doubt: "有 {p} 的帧不确定。", film_certain: "每一帧都确定。",
+  film_left: "另有 {n} 次变化未作解释。", film_change: "{from} → {to}", film_alone: "把握 {p}", film_without: "遮住后\n{p}", film_shared: "不取决于单独一帧：遮住任何一帧，其他帧都能弥补。", film_doubt: "有 {p} 的帧不确定。", film_certain: "每一帧都确定。",
 });
 
 const SURE = 0.6; /* a label of less is told as not sure */
@@ -120,7 +120,7 @@ export function drawFilm(told, clip) {
       make("p", {}, make("b", { text: say("film_change", { from: change.from, to: change.to }) }), " ", make("span", { kind: "share", text: say("film_alone", { p: percent(change.probability) }) }))),
     change.named.every((each) => change.probability - each.without < 0.02) ? make("p", { kind: "share", text: say("film_shared") }) : make("div", { kind: "strip" }, ...change.named.map((each) => {
       const under = say("film_without", { p: percent(each.without) });
-      return told.thumbs?.[each.at] ? button(each.at, under) : make("button", { type: "button", kind: "chip", "data-at": each.at, text: `${moment(told, each.at)}: ${under}`, onclick: () => go(each.at) });
+      return told.thumbs?.[each.at] ? button(each.at, under) : make("button", { type: "button", kind: "chip", "data-at": each.at, text: `${moment(told, each.at)}: ${under.replace("\n", " ")}`, onclick: () => go(each.at) });
     }))))));
   if (told.changes_left_out) body.append(make("p", { kind: "note", text: say("film_left", { n: told.changes_left_out }) }));
   show();
