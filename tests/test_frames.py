@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import itertools
 import json
@@ -346,6 +347,10 @@ def test_the_frame_that_changed_the_mind_is_named(tmp_path: Path) -> None:
     change = data["changes"][0]
     assert change["named"][0]["at"] == 24
     assert change["named"][0]["without"] < change["probability"] - 0.05
+    if importlib.util.find_spec("matplotlib"):
+        (axis,) = film.FilmExplanation(data).figure().axes
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == CLASSES
+        assert axis.lines[0].get_xdata()[0] == change["at"]
     told = film.faithfulness(labeller, [x], count=5)
     assert told["frames"] == 5
     assert told["changes"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 import lzma
@@ -135,6 +136,7 @@ def test_an_answer_stands_where_it_says(model: Path) -> None:
     found = reader(passage, ["Who went?", "¿Dónde vive él?", "谁？", "x " * 300])
     for each in found:
         assert 0 < each.confidence <= 1
+        assert (each.answer or "<i>no answer</i>") in each._repr_html_()
         if each.answer is not None:
             assert passage[each.start : each.end] == each.answer
             assert 1 <= len(tokens_of(each.answer)) <= 4
@@ -206,6 +208,9 @@ def test_what_an_answer_rests_on_is_what_it_loses_without_it(
         best = sorted((cost for _, cost in told["costs"]), reverse=True)
         assert [dict(map(tuple, told["costs"]))[at] for at in told["named"]] == [cost for cost in best[:3] if cost > 0]
     assert answered
+    if importlib.util.find_spec("matplotlib"):
+        (axis,) = explain_span(reader, passage, "Who sat?").figure().axes
+        assert [line.get_label() for line in axis.lines] == ["start", "end"]
     (tmp_path / "p.txt").write_text(passage, encoding="utf-8")
     page = tmp_path / "page.html"
     call = ["explain", "answer", "--model", str(model), "--passage", str(tmp_path / "p.txt")]

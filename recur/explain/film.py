@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from recur.data.frames import Frame, read_features, read_frames
 from recur.data.images import MAX_PIXELS
 from recur.errors import InputError
 from recur.predict.frames import SEEN, FrameLabeller
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_FRAMES: Final = 5_000  # of a page
 MAX_NUMBERS: Final = 100_000  # probabilities of a page: about 0.6 MB of them
@@ -48,6 +51,12 @@ class FilmExplanation:
         from recur.explain.film_page import write_film_page
 
         return write_film_page(path, [self])
+
+    def figure(self) -> Figure:
+        """The probabilities over time, for a paper. Errors: RecurError without matplotlib."""
+        from recur.explain.figure import draw_film
+
+        return draw_film(self.data)
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own: its script can reach nothing of the notebook."""

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from recur.explain.inside import GATE_NAMES, OPEN_OR_SHUT, SATURATED, packed, sa
 from recur.predict.language import LanguageModel, Trace
 from recur.predict.sentiment import SentimentClassifier
 from recur.predict.translation import Translator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 READ: Final = 20_000  # characters of a text that are read at most
 SHOWN: Final = 2_000  # characters of it that the page colours at most
@@ -38,6 +41,12 @@ class TextExplanation:
         from recur.explain.words_page import write_texts_page
 
         return write_texts_page(path, [self])
+
+    def figure(self) -> Figure:
+        """What can be drawn of it for a paper. Errors: RecurError without matplotlib, and where there is nothing."""
+        from recur.explain.figure import draw_text
+
+        return draw_text(self.data)
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own: its script can reach nothing of the notebook."""

@@ -5,6 +5,7 @@ R tokens of a passage.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -69,6 +70,13 @@ class Span:
             "others": [[each.answer, round(each.probability, 4), each.start, each.end] for each in self.others],
             "model": self.model,
         }
+
+    def _repr_html_(self) -> str:
+        """The answer, for a notebook; pointed at, it tells the runners-up."""
+        others = ", ".join(f"{each.answer or 'no answer'} {each.probability:.2f}" for each in self.others)
+        told = "<i>no answer</i>" if self.answer is None else f"<b>{html.escape(self.answer)}</b>"
+        sure = f"<small>confidence {self.confidence:.2f}</small>"
+        return f'<p title="{html.escape(others)}">{html.escape(self.question)} {told} {sure}</p>'
 
 
 @dataclass(frozen=True, eq=False)
