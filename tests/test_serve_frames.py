@@ -97,6 +97,7 @@ def test_archives_that_are_broken_or_too_much_are_refused(monkeypatch: pytest.Mo
         "holds no frames": zipped({"a.txt": b"x"}),
         "broken": good[: len(good) // 2],
         "more than 50,000 bytes of pictures": zipped({"a.png": bytes(60_000)}),
+        "more than 100 broken pictures": zipped({f"{n}.png": b"x" for n in range(102)}),
         "more than 50,000 bytes unpacked": tarred({"a.png": bytes(60_000)}, "w:gz"),
     }
     for what, data in wrong.items():

@@ -20,6 +20,7 @@ from recur.data.images import MAX_PIXELS, SUFFIXES, read_square
 from recur.errors import InputError
 
 MAX_UNPACKED: Final = 200_000_000  # bytes of all pictures of an archive
+MAX_BROKEN: Final = 100  # pictures: each costs time, and no frame comes of it
 _BROKEN: Final = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, ValueError, NotImplementedError)
 Entry = tuple[str, Callable[[], IO[bytes]]]
 
@@ -46,25 +47,27 @@ def _frames(
         raise InputError("archive", f"broken ({str(error)[:100]})", "pack it again") from error
     if not found:
         raise InputError("archive", "holds no frames", "pack pictures")
-    problem: InputError | None = None
+    problems: list[InputError] = []
     left = MAX_UNPACKED
     for number, (name, opened) in enumerate(sorted(found, key=lambda each: natural(each[0]))):
+        if len(problems) > MAX_BROKEN:
+            raise InputError("archive", f"more than {MAX_BROKEN} broken pictures", "pack it again")
         try:
             with opened() as stream:
                 content = stream.read(left + 1)
         except (*_BROKEN, RuntimeError) as error:  # RuntimeError: it asks for a password
-            problem = problem or InputError(name, f"broken ({str(error)[:100]})", "pack it again")
+            problems.append(InputError(name, f"broken ({str(error)[:100]})", "pack it again"))
             continue
         left -= len(content)
         if left < 0:
             raise InputError("archive", f"more than {MAX_UNPACKED:,} bytes of pictures", "send fewer, or smaller ones")
         square = read_square(content, size=size, max_pixels=max_pixels)
         if isinstance(square, InputError):
-            problem = problem or InputError(name, square.what, square.fix)  # it keeps its number; the others go on
+            problems.append(InputError(name, square.what, square.fix))  # it keeps its number; the others go on
             continue
         yield Frame(number, number / fps if fps else None, square.pixels)
-    if problem is not None:
-        raise problem
+    if problems:
+        raise problems[0]
 
 
 def _is_picture(name: str) -> bool:

@@ -16,7 +16,7 @@ Object.assign(TEXTS.zh, {
   film_took: "{n} 帧，用时 {s} 秒", film_still: "浏览器无法播放此文件，改为显示小图。",
 });
 
-let now = null, busy = false;
+let now = null, busy = false, here = null; /* `here`: the tab as it is drawn now, in the language of now */
 
 /* A video element that shows the file, or null where this browser cannot play it. */
 function player(file) {
@@ -37,13 +37,14 @@ export function open(section, ask, task) {
     make("p", { kind: "soft", text: say("film_how", { list: (task.classes ?? []).join(", ") }) }),
     make("p", { kind: "choices" }, make("label", { kind: "button first" }, input, make("span", { text: say("film_choose") }))),
     task.learned ? make("p", { kind: "soft", text: say("film_limits", { data: task.learned }) }) : null);
-  const show = () => {
+  here = { status, out, problem, show: () => {
     if (!now) return;
     const { told, clip } = now, notes = told.notes.map((note) => make("p", { kind: "note", text: note }));
     if (!clip) notes.push(make("p", { kind: "note", text: say("film_still") }));
     out.replaceChildren(drawFilm(told, clip), ...notes);
     status.textContent = say("film_took", { n: told.labels.length, s: now.seconds.toFixed(1) });
-  };
+  } };
+  const fail = (why) => { here.status.textContent = ""; here.problem.textContent = say("failed", { why }); here.problem.hidden = false; };
   const read = async (file) => {
     if (busy) return;
     problem.hidden = true;
@@ -53,18 +54,17 @@ export function open(section, ask, task) {
     out.setAttribute("aria-busy", "true");
     const begun = performance.now();
     status.textContent = say("film_sending");
-    const clock = setInterval(() => { status.textContent = say("film_reading", { n: Math.round((performance.now() - begun) / 1000) }); }, 1000);
+    const clock = setInterval(() => { here.status.textContent = say("film_reading", { n: Math.round((performance.now() - begun) / 1000) }); }, 1000);
     try {
       const [told, clip] = await Promise.all([ask("/v1/explain/frames", file, {}, "video"), player(file)]);
       if (now?.clip) URL.revokeObjectURL(now.clip.src);
       now = { told, clip, seconds: (performance.now() - begun) / 1000 };
       clearInterval(clock);
-      show();
-    } catch (error) { status.textContent = ""; fail(error.message); } finally { clearInterval(clock); busy = false; out.removeAttribute("aria-busy"); }
+      here.show();
+    } catch (error) { fail(error.message); } finally { clearInterval(clock); busy = false; here.out.removeAttribute("aria-busy"); }
   };
-  const fail = (why) => { problem.textContent = say("failed", { why }); problem.hidden = false; };
   input.addEventListener("change", () => { if (input.files.length) read(input.files[0]); input.value = ""; });
   section.dropped = read;
   section.replaceChildren(form, status, problem, out);
-  show();
+  here.show();
 }
