@@ -29,19 +29,19 @@ class Serving:
         finally:
             connection.close()
 
-    def post(self, path: str, picture: bytes | Path, **fields: Any) -> tuple[int, Any]:
-        """A form with a picture; the status and the JSON that came back."""
-        kind, body = form(picture.read_bytes() if isinstance(picture, Path) else picture, **fields)
+    def post(self, path: str, picture: bytes | Path, *, name: str = "image", **fields: Any) -> tuple[int, Any]:
+        """A form with a picture, or another file; the status and the JSON that came back."""
+        kind, body = form(picture.read_bytes() if isinstance(picture, Path) else picture, name=name, **fields)
         status, _, answer = self.call("POST", path, body, {"content-type": kind})
         return status, json.loads(answer)
 
 
-def form(picture: bytes, **fields: Any) -> tuple[str, bytes]:
+def form(picture: bytes, *, name: str = "image", **fields: Any) -> tuple[str, bytes]:
     """multipart/form-data: its content type and its bytes."""
     border = uuid.uuid4().hex
-    parts = [f'--{border}\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\n'.encode() + picture]
-    for name, value in fields.items():
-        parts.append(f'--{border}\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{value}'.encode())
+    parts = [f'--{border}\r\ncontent-disposition: form-data; name="{name}"; filename="a"\r\n\r\n'.encode() + picture]
+    for key, value in fields.items():
+        parts.append(f'--{border}\r\ncontent-disposition: form-data; name="{key}"\r\n\r\n{value}'.encode())
     return f"multipart/form-data; boundary={border}", b"\r\n".join([*parts, f"--{border}--\r\n".encode()])
 
 

@@ -181,6 +181,7 @@ def test_unknown_words_are_told_and_long_passages_read_from_the_end(model: Path)
     found = reader((*passage, last), "Where is zebra 北京?")
     assert found.unknown == ("zebra", "北京")
     assert found.evidence == reader(last, "Where is zebra 北京?").evidence
+    assert f"<b>{found.answer}</b>" in found._repr_html_()
     assert len(found.evidence) == 6
 
 

@@ -158,6 +158,17 @@ def test_pages_are_complete_and_fetch_nothing(models: dict[str, Path], task: str
     assert 'sandbox="allow-scripts"' in told._repr_html_()
 
 
+def test_figures_for_papers(models: dict[str, Path]) -> None:
+    pytest.importorskip("matplotlib")
+    told = explained(models)
+    (axis,) = told["sentiment"].figure().axes
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [p for _, p in told["sentiment"].data["running"]])
+    (axis,) = told["translate"].figure().axes
+    np.testing.assert_allclose(axis.images[0].get_array(), told["translate"].data["parts"][0]["weights"])
+    with pytest.raises(RecurError, match="write its page"):
+        told["generate"].figure()
+
+
 @pytest.mark.parametrize("task", ["generate", "sentiment", "translate"])
 def test_commands(models: dict[str, Path], task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = {"generate": READ_TEXT, "sentiment": "a good film", "translate": "A dog runs."}[task]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import itertools
 import json
@@ -346,6 +347,10 @@ def test_the_frame_that_changed_the_mind_is_named(tmp_path: Path) -> None:
     change = data["changes"][0]
     assert change["named"][0]["at"] == 24
     assert change["named"][0]["without"] < change["probability"] - 0.05
+    if importlib.util.find_spec("matplotlib"):
+        (axis,) = film.FilmExplanation(data).figure().axes
+        assert [text.get_text() for text in axis.get_legend().get_texts()] == CLASSES
+        assert axis.lines[0].get_xdata()[0] == change["at"]
     told = film.faithfulness(labeller, [x], count=5)
     assert told["frames"] == 5
     assert told["changes"] == 1
@@ -369,7 +374,7 @@ def test_explain_command(
     text = page.read_text()
     assert "default-src 'none'" in text
     assert "v<b>" not in text
-    assert text.count("<h4>") == len(data["changes"])
+    assert text.count("<td>frame") == 2 * (1 + len(data["changes"])) + 2 * sum(len(c["named"]) for c in data["changes"])
     page.unlink()
     monkeypatch.setattr(film, "MAX_FRAMES", 29)
     assert main([*run, "--out", str(page)]) == 1
@@ -393,3 +398,4 @@ def test_the_page_of_pictures_holds_thumbnails(model: Path, tmp_path: Path, monk
     assert isinstance(problem, InputError)
     assert first.data["frames"] == [0, 1, 2, 3, 4]
     assert render_film_page([first]).count("data:image/jpeg") == 5
+    assert 'sandbox="allow-scripts"' in first._repr_html_()

@@ -33,7 +33,10 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 TRAINING = frozenset({"nn", "train"})
 TRAINING_PACKAGES = frozenset({"torch", "torchvision", "transformers", "onnx", "matplotlib"})
 # Those that ask for matplotlib, when a plot is asked for, and do without.
-DRAWS = (PACKAGE / "library" / "plot.py", PACKAGE / "explain" / "figure.py", PACKAGE / "explain" / "explanation.py")
+DRAWS = (
+    PACKAGE / "library" / "plot.py",
+    *(PACKAGE / "explain" / f"{name}.py" for name in ("figure", "explanation", "film", "texts")),
+)
 FRONT_DOOR = "__init__"  # recur/__init__.py opens every room, lazily; what others take from it is the version alone
 
 

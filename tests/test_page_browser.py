@@ -7,13 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from films import Labeller, picture, zipped
 from serving import Serving, serving
 from test_answer import write_reader
 from test_explain_texts import explained, write_text_models
+from test_span import write_span_reader
 
 import recur
 from recur.explain.explanation import explain
+from recur.explain.film import FilmExplanation
+from recur.explain.film import told as film_told
+from recur.explain.span import explain_span
 from recur.predict.caption import Captioner
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -195,11 +201,11 @@ def test_a_token_is_asked_for(captioner: Captioner, photos: list[Path], opened: 
         assert sentence(page)
 
 
-def test_a_question_is_answered_in_its_tab(opened: Any, tmp_path: Path) -> None:
+def test_a_question_about_a_story_is_answered_in_its_tab(opened: Any, tmp_path: Path) -> None:
     with serving({"answer": recur.load(write_reader(tmp_path / "reader"))}) as running:
         page = opened(f"http://127.0.0.1:{running.port}/", PHONE, color_scheme="dark")
-        page.get_by_role("button", name="Answers").click()
-        page.get_by_label("Passage").fill("Mary went to the park. John went to the office.")
+        page.get_by_role("button", name="Stories").click()
+        page.get_by_label("Story").fill("Mary went to the park. John went to the office.")
         page.get_by_label("Question").fill("Where is Mary?")
         page.get_by_role("button", name="Answer", exact=True).click()
         page.locator(".evidence").wait_for()
@@ -207,6 +213,69 @@ def test_a_question_is_answered_in_its_tab(opened: Any, tmp_path: Path) -> None:
         assert violations(page) == []
         page.locator("#language").click()
         assert page.get_by_role("button", name="回答", exact=True).is_visible()
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_an_answer_is_marked_in_its_passage(opened: Any, tmp_path: Path, viewport: dict[str, int]) -> None:
+    reader = recur.load(write_span_reader(tmp_path / "reader"))
+    passage, question = (
+        "😀 Mary went to the park, and John to the office by the river. 小明在家。 Then it rained.",
+        "Where is Mary?",
+    )
+    told = reader(passage, question)
+    with serving({"span": reader}) as running:
+        page = opened(f"http://127.0.0.1:{running.port}/", viewport, color_scheme="dark")
+        page.get_by_role("button", name="Answers").click()
+        page.get_by_label("Passage").fill(passage)
+        page.get_by_label("Question").fill(question)
+        page.keyboard.press("Enter")
+        page.locator(".passage").wait_for()
+        assert page.locator(".spancard .verdict").inner_text() == (told.answer or "No answer in this passage")
+        assert f"{100 * told.confidence:.0f} %" in page.locator(".spancard > .share").inner_text()
+        # A runner-up is marked where it stands; what it is coloured by can be chosen.
+        other = next(each for each in told.others if each.answer is not None)
+        page.locator("button.runner[aria-pressed=false]").first.click()
+        assert page.locator(".passage mark").inner_text() == other.answer
+        page.get_by_label("Colour by").select_option("attention to “Mary”")
+        assert page.locator(".passage mark").inner_text() == other.answer
+        assert page.locator(".passage").inner_text().strip("… ").startswith("😀 Mary went")
+        assert violations(page) == []
+        page.locator("#language").click()
+        assert page.get_by_text("网络权衡过的答案").is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_a_video_has_a_timeline(opened: Any, tmp_path: Path, viewport: dict[str, int]) -> None:
+    scheme = "dark" if viewport is DESK else "light"
+    (tmp_path / "drive.zip").write_bytes(zipped({f"f{n}.png": picture(5 * n) for n in range(52)}))
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 and no more")
+    with serving({"frames": Labeller()}) as running:
+        page = opened(f"http://127.0.0.1:{running.port}/", viewport, color_scheme=scheme)
+        page.get_by_role("button", name="Video").click()
+        page.locator(".drop input").set_input_files(tmp_path / "broken.zip")
+        page.get_by_text("archive: broken").wait_for()
+        page.locator(".drop input").set_input_files(tmp_path / "drive.zip")
+        page.locator(".timeline").wait_for()
+        assert page.locator(".problem:visible").count() == 0
+        slider, verdict = page.get_by_label("Moment"), page.locator(".moment .verdict")
+        assert verdict.inner_text() == "a"
+        # A click on the timeline goes there; where the label is not sure the page says so.
+        box = page.locator(".timeline").bounding_box()
+        page.locator(".timeline").click(position={"x": box["width"] - 3, "y": 20})
+        assert (slider.input_value(), verdict.inner_text()) == ("51", "b")
+        assert "100 %" in page.locator(".odds").inner_text()
+        page.locator(".changes .link").click()
+        assert slider.input_value() == "26"
+        assert verdict.inner_text() == "not sure: b, or a"
+        slider.press("ArrowLeft")
+        assert (slider.input_value(), verdict.inner_text()) == ("25", "not sure: a, or b")
+        assert "frame 25" in page.locator(".when").inner_text()
+        assert page.locator(".still img").get_attribute("src").startswith("data:image/jpeg")
+        assert violations(page) == []
+        page.locator("#language").click()
+        assert page.get_by_text("是什么改变了判断").is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
@@ -240,6 +309,25 @@ def test_without_script_the_sentences_are_there(
     page = opened(told.write(tmp_path / "page.html").as_uri(), PHONE, java_script_enabled=False)
     assert page.locator("p.sentence").first.inner_text() == told.data["sentences"][0]["caption"]
     assert page.locator("tbody th").first.inner_text() == told.data["sentences"][0]["words"][0]["word"]
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_the_offline_pages_of_videos_and_passages(opened: Any, tmp_path: Path, viewport: dict[str, int]) -> None:
+    passage = "Mary went to the park, and John to the office by the river."
+    told = explain_span(recur.load(write_span_reader(tmp_path / "reader")), passage, "Where is John?")
+    page = opened(told.write(tmp_path / "span.html").as_uri(), viewport)
+    assert page.locator(".passage").inner_text() == passage
+    assert page.locator(".weighed button").all_inner_texts() == ["Where", "is", "John", "?"]
+    assert viewport is PHONE or violations(page) == []
+    bright = np.linspace(0, 1, 40, dtype=np.float32)[:, None]
+    film = FilmExplanation(film_told(Labeller(), bright, "a & b.mp4", range(40), [n / 10 for n in range(40)]))  # type: ignore[arg-type]
+    page = opened(film.write(tmp_path / "film.html").as_uri(), viewport, color_scheme="dark")
+    page.locator(".changes .link").click()
+    assert page.locator(".when").inner_text() == "2.00 s · frame 20"
+    assert viewport is PHONE or violations(page) == []
+    page.get_by_role("button", name="中文").click()
+    assert page.get_by_text("是什么改变了判断").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])

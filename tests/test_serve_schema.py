@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from films import Labeller
 from hypothesis import HealthCheck, Phase, given, settings
 from serving import serving
+from test_span import write_span_reader
 
 import recur
 
@@ -15,9 +17,12 @@ schemathesis = pytest.importorskip("schemathesis")
 pytest.importorskip("fastapi")
 
 
-def test_no_request_that_the_document_allows_or_nearly_allows_is_an_error_of_ours(tiny_bundle: Path) -> None:
+def test_no_request_that_the_document_allows_or_nearly_allows_is_an_error_of_ours(
+    tiny_bundle: Path, tmp_path: Path
+) -> None:
     tried: dict[str, int] = {}
-    with serving({"caption": recur.load(tiny_bundle, threads=1)}) as running:
+    span = recur.load(write_span_reader(tmp_path / "span"), threads=1)
+    with serving({"caption": recur.load(tiny_bundle, threads=1), "span": span, "frames": Labeller()}) as running:
         schema = schemathesis.openapi.from_dict(running.app.openapi())
         for found in schema.get_all_operations():
             operation = found.ok()
@@ -41,5 +46,6 @@ def test_no_request_that_the_document_allows_or_nearly_allows_is_an_error_of_our
                     tried[case.path] = tried.get(case.path, 0) + 1
 
                 one()
-    assert {"/v1/caption", "/v1/explain/caption", "/healthz", "/metrics", "/v1/tasks"} <= set(tried)
-    assert min(tried["/v1/caption"], tried["/v1/explain/caption"]) >= 10
+    posts = [f"/v1/{name}" for name in ("caption", "explain/caption", "span", "frames", "explain/frames")]
+    assert {*posts, "/healthz", "/metrics", "/v1/tasks"} <= set(tried)
+    assert min(tried[path] for path in posts) >= 10

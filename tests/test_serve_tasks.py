@@ -132,7 +132,11 @@ def test_a_question_about_a_passage(service: Serving) -> None:
     status, told = send(service, "/v1/span", passage=passage, question="Where is Mary?")
     assert status == 200
     assert told["answer"] is None or passage[told["start"] : told["end"]] == told["answer"]
-    assert send(service, "/v1/span", passage=" ", question="Where?")[0] == 422
+    assert sum(p for _, p, _, _ in told["others"]) + told["probability"] <= 1.001
+    assert send(service, "/v1/span", passage=passage, question="Where is Mary?", detail=True)[1]["asked"][0] == "Where"
+    for more in ({}, {"detail": True}):
+        assert send(service, "/v1/span", passage=" ", question="Where?", **more)[0] == 422
+        assert send(service, "/v1/span", passage=passage, question=" ", **more)[0] == 422
 
 
 def test_text_goes_on_and_is_looked_into(service: Serving) -> None:
@@ -158,7 +162,13 @@ def test_text_goes_on_and_is_looked_into(service: Serving) -> None:
 def test_the_page_is_told_which_tabs_there_are(service: Serving) -> None:
     tasks = json.loads(service.call("GET", "/v1/tasks")[2])["tasks"]
     tabs = {each["task"]: each["tab"] for each in tasks if each["tab"]}
-    files = {"sentiment": "sentiment", "translate": "translate", "answer": "answer", "language": "generate"}
+    files = {
+        "sentiment": "sentiment",
+        "translate": "translate",
+        "answer": "answer",
+        "span": "passage",
+        "language": "generate",
+    }
     assert tabs == {task: f"/static/{file}.js" for task, file in files.items()}
     for file in tabs.values():
         status, headers, body = service.call("GET", file)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
 import json
 import lzma
 from pathlib import Path
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 
 import recur
-from recur.bundle import read_bundle, write_bundle
+from recur.bundle import read_bundle, update_bundle, write_bundle
 from recur.bundle.span import span_shapes
 from recur.cli import main
 from recur.data.passages import read_asked, tokens_of
 from recur.data.text import Vocabulary
 from recur.engine.span import BUCKETS, features_of, numbers_of
 from recur.errors import InputError, RecurError
+from recur.explain.span import explain_span
 from recur.metrics.spans import span_scores
 
 SIZES = {"hidden": 5, "embedding": 4, "told": 3}
@@ -119,10 +122,12 @@ def test_the_runtime_computes_what_the_network_does() -> None:
         starts, ends = network(passage, features, torch.tensor([6, 2]), asked, torch.tensor([2, 2]))
     twin = Twin({name: value.numpy() for name, value in network.engine_weights().items()})
     for row, words in enumerate((long, short)):
-        start, end = twin.read(numbers_of(words), features_of(words, question), numbers_of(question))
+        reading = twin.read(numbers_of(words), features_of(words, question), numbers_of(question))
         kept = [*range(len(words)), 6]
-        np.testing.assert_allclose(start, starts[row, kept].numpy(), atol=1e-4)
-        np.testing.assert_allclose(end, ends[row, kept].numpy(), atol=1e-4)
+        np.testing.assert_allclose(reading.start, starts[row, kept].numpy(), atol=1e-4)
+        np.testing.assert_allclose(reading.end, ends[row, kept].numpy(), atol=1e-4)
+        np.testing.assert_allclose(reading.aligned.sum(1), 1, atol=1e-5)
+        assert (reading.aligned.shape, reading.asked.shape) == ((len(words), 2), (2,))
 
 
 def test_an_answer_stands_where_it_says(model: Path) -> None:
@@ -131,6 +136,7 @@ def test_an_answer_stands_where_it_says(model: Path) -> None:
     found = reader(passage, ["Who went?", "¿Dónde vive él?", "谁？", "x " * 300])
     for each in found:
         assert 0 < each.confidence <= 1
+        assert (each.answer or "<i>no answer</i>") in each._repr_html_()
         if each.answer is not None:
             assert passage[each.start : each.end] == each.answer
             assert 1 <= len(tokens_of(each.answer)) <= 4
@@ -139,6 +145,97 @@ def test_an_answer_stands_where_it_says(model: Path) -> None:
             reader(bad, "Who?")
         with pytest.raises(InputError, match="question 1"):
             reader("Mary sat.", bad)
+
+
+def test_all_that_an_answer_could_be_adds_up_to_one(model: Path) -> None:
+    reader = recur.load(str(model))
+    for words in (1, 3, 12, 13, 40):  # windows have 12 tokens and overlap by 4
+        passage = " ".join(f"w{number}" for number in range(words))
+        odds = {(): 1.0}
+        for window in reader.windows(passage, "What is it?"):
+            table = reader.odds(window.reading)
+            for (at, more), odd in np.ndenumerate(table):
+                if odd > -np.inf:
+                    odds.setdefault((window.tokens[at][0], window.tokens[at + more][1]), float(np.exp(odd)))
+        assert len(odds) == 1 + sum(min(4, words - at) for at in range(words))
+        told = reader(passage, "What is it?")
+        ranked = [(told.probability, told.start, told.end), *((o.probability, o.start, o.end) for o in told.others)]
+        for probability, start, end in ranked:
+            key = () if start is None else (start, end)
+            assert probability == pytest.approx(odds[key] / sum(odds.values()), rel=1e-3)
+        assert ranked == sorted(ranked, key=lambda each: -each[0])
+        assert told.probability == pytest.approx(max(odds.values()) / sum(odds.values()), rel=1e-3)
+        places = sorted((start, end) for _, start, end in ranked if start is not None)
+        assert all(one[1] <= two[0] for one, two in itertools.pairwise(places))
+
+
+def test_the_confidence_is_that_of_the_calibration(model: Path, tmp_path: Path) -> None:
+    calibration = {"features": ["lead", "none"], "weights": [0.5, -2.0], "bias": -1.0}
+    sure = recur.load(update_bundle(model, {"calibration": calibration}, out=tmp_path / "sure"))
+    told, features = sure.features("Mary sat in the park.", "Who sat?")
+    z = 0.5 * features["lead"] - 2 * features["none"] - 1
+    assert sure("Mary sat in the park.", "Who sat?").confidence == pytest.approx(1 / (1 + np.exp(-z)))
+    assert told.confidence == told.probability
+    for wrong in ({**calibration, "features": ["x", "y"]}, {**calibration, "weights": [1]}, [1]):
+        with pytest.raises(RecurError, match="calibration"):
+            update_bundle(model, {"calibration": wrong}, out=tmp_path / "wrong")
+
+
+def test_what_an_answer_rests_on_is_what_it_loses_without_it(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = recur.load(str(model))
+    passage = "Mary <b> sat in the old park of the small town, and John went home. " * 3
+    answered = 0
+    for question in ("Who sat?", "Where did John go?", "What is old?"):
+        told = explain_span(reader, passage, question).data
+        words = [passage[start:end] for start, end in told["tokens"]]
+        assert len(told["asked_costs"]) == len(told["asked"]) == len(told["attention"][0])
+        assert len(told["starts"]) == len(told["attention"]) == len(words)
+        assert sum(told["starts"]) + told["none"][0] == pytest.approx(1, abs=0.01)
+        if told["answer"] is None:
+            assert told["costs"] == []
+            continue
+        answered += 1
+        first = next(at for at, (start, _) in enumerate(told["tokens"]) if start == told["start"])
+        for at, cost in told["costs"]:
+            less = reader.read(words[:at] + words[at + 1 :], told["asked"])
+            full = reader.read(words, told["asked"])
+            last = next(n for n, (_, end) in enumerate(told["tokens"]) if end == told["end"])
+            back = at < first
+            fall = full.start[first] + full.end[last] - less.start[first - back] - less.end[last - back]
+            assert cost == pytest.approx(fall, abs=2e-3)
+        best = sorted((cost for _, cost in told["costs"]), reverse=True)
+        assert [dict(map(tuple, told["costs"]))[at] for at in told["named"]] == [cost for cost in best[:3] if cost > 0]
+    assert answered
+    if importlib.util.find_spec("matplotlib"):
+        (axis,) = explain_span(reader, passage, "Who sat?").figure().axes
+        assert [line.get_label() for line in axis.lines] == ["start", "end"]
+    (tmp_path / "p.txt").write_text(passage, encoding="utf-8")
+    page = tmp_path / "page.html"
+    call = ["explain", "answer", "--model", str(model), "--passage", str(tmp_path / "p.txt")]
+    assert main([*call, "--out", str(page), "--json", "Who sat?", " ", "Where?"]) == 1
+    told_twice = capsys.readouterr()
+    assert [json.loads(line)["task"] for line in told_twice.out.splitlines()] == ["span", "span"]
+    assert "question 2" in told_twice.err
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<article") == 2
+    assert "<b> sat" not in text
+    assert main([*call, "Who sat?"]) == 2
+    assert "nothing to write" in capsys.readouterr().err
+
+
+def test_faithfulness_is_measured(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    passage = "Mary sat in the old park of the small town, and John went home."
+    asked = [ask(f"Who sat {number}?", "Mary", 0) for number in range(3)]
+    data = write_squad(tmp_path / "a.json", [(passage, asked)])
+    call = ["evaluate", "explanations", "--model", str(model), "--data", str(data)]
+    assert main([*call, "--split", "all", "--limit", "2", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["texts"], told["question"]["all"]["words"]) == (2, 2)
+    assert main([*call, "--split", "all"]) == 0
+    assert "question" in capsys.readouterr().out
+    assert main([*call, "--split", "test"]) == 2
 
 
 def test_scores_are_those_of_squad() -> None:
@@ -183,7 +280,13 @@ def test_training_learns_to_point_and_goes_on_to_the_same_weights(
         np.testing.assert_array_equal(value, parts.weights[name])
     capsys.readouterr()
     assert main(["evaluate", "span", "--model", str(tmp_path / "whole"), "--data", str(data), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["em"] > 80
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["em"] > 80
+    assert 0 <= measured["ece"] <= 1
+    calibration = whole.meta["calibration"]
+    assert calibration["questions"] == whole.meta["training"]["held_out"]
+    assert calibration["elsewhere"] >= 1
+    assert f"{calibration['ece_alone']:.3f}" in whole.card
     (tmp_path / "passage.txt").write_text("alpha beta code77 gamma delta epsilon", encoding="utf-8")
     ask_it = ["answer", "--model", str(tmp_path / "whole"), "--passage", str(tmp_path / "passage.txt"), "--json"]
     assert main([*ask_it, "What code has 77?"]) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from recur.data.sentiment import BITS, ORDERS
@@ -13,6 +13,7 @@ from recur.engine.reference import GATES
 from recur.engine.weights import FloatArray
 from recur.errors import RecurError
 
+CALIBRATED: Final = ("network", "wide", "network_short", "wide_short")  # what the probability is made from
 AGAIN: Final = "get the bundle again, or train it again"
 _SIZES: Final = {"hidden": 1 << 14, "embedding": 1 << 14, "window": 1 << 14, "vocabulary_size": 1 << 24}
 
@@ -64,7 +65,7 @@ def check_sentiment(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], 
     )
     check_shapes(weights, expected)
     for lang, entry in (meta.get("calibration") or {}).items():
-        if not _is_calibration(entry):
+        if not is_calibration(entry, CALIBRATED):
             raise _refusal(f"bundle.json has a calibration for {lang!r} that makes no sense")
 
 
@@ -82,13 +83,13 @@ def check_shapes(weights: Mapping[str, FloatArray], expected: Mapping[str, tuple
         raise _refusal(f"weights.safetensors has {odd[0]!r}, which a model of these sizes does not have")
 
 
-def _is_calibration(entry: object) -> bool:
+def is_calibration(entry: object, known: Collection[str]) -> bool:
+    """Whether it is a logistic function of some of the features `known`."""
     if not isinstance(entry, dict):
         return False
     names, numbers, bias = entry.get("features"), entry.get("weights"), entry.get("bias")
     if not isinstance(names, list) or not isinstance(numbers, list) or len(names) != len(numbers):
         return False
-    known = ("network", "wide", "network_short", "wide_short")
     return all(name in known for name in names) and all(
         type(number) in (int, float) and math.isfinite(number) and abs(number) < 1e9 for number in (*numbers, bias)
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from recur.bundle.sentiment import AGAIN, check_shapes
+from recur.bundle.sentiment import AGAIN, check_shapes, is_calibration
 from recur.engine.span import BUCKETS, FEATURES
 from recur.engine.weights import FloatArray
 from recur.errors import RecurError
 
 _SIZES: Final = {"hidden": 1 << 12, "embedding": 1 << 12, "told": 1 << 12, "window": 1 << 14, "longest": 1 << 10}
+# What the confidence is made from: whether it is no answer, the log-probability of the answer, its lead over the next
+# in nats, its length in tokens.
+CALIBRATED: Final = ("none", "log_probability", "lead", "length")
 
 
 def span_shapes(*, hidden: int, embedding: int, told: int) -> dict[str, tuple[int, ...]]:
@@ -41,3 +44,6 @@ def check_span(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], conte
     if meta["window"] < 2 * meta["longest"]:
         raise RecurError(f"bundle.json has windows of {meta['window']} tokens; expected two answers' length; {AGAIN}")
     check_shapes(weights, span_shapes(hidden=meta["hidden"], embedding=meta["embedding"], told=meta["told"]))
+    calibration = meta.get("calibration")
+    if calibration is not None and not is_calibration(calibration, CALIBRATED):
+        raise RecurError(f"bundle.json has a calibration that makes no sense; {AGAIN}")

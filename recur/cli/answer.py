@@ -82,21 +82,26 @@ def answers(questions: list[str], passage: str, file: str | None, model: str) ->
     """Answers in the order of the questions. Errors: RecurError when there is no passage or no question."""
     from recur.data.lines import groups
 
+    check_asked(questions, passage, file)
+    reader: Any = load_reader(model)
+    story = reader.story(passage_of(passage))
+    place = 0
+    for group in groups(questions_of(questions, file), TOGETHER):
+        found = iter(reader.answer([(story, each) for each in group if isinstance(each, str)]))
+        for each in group:
+            place += 1
+            result = each if isinstance(each, InputError) else next(found)
+            yield InputError(f"question {place}", result.what, result.fix) if isinstance(result, InputError) else result
+
+
+def check_asked(questions: list[str], passage: str, file: str | None) -> None:
+    """Errors: RecurError when there is no passage or no question, or two of them."""
     if bool(questions) == (file is not None):
         raise RecurError("questions are arguments, or --questions FILE; expected one of the two; give some")
     if passage == "-" and file == "-":
         raise RecurError("--questions - and the passage from standard input; expected one of them in a file")
     if passage == "-" and sys.stdin.isatty():
         raise RecurError("no passage given; name a file with --passage, or pipe it in")
-    reader: Any = load_reader(model)
-    story = reader.story(_passage(passage))
-    place = 0
-    for group in groups(_questions(questions, file), TOGETHER):
-        found = iter(reader.answer([(story, each) for each in group if isinstance(each, str)]))
-        for each in group:
-            place += 1
-            result = each if isinstance(each, InputError) else next(found)
-            yield InputError(f"question {place}", result.what, result.fix) if isinstance(result, InputError) else result
 
 
 def load_reader(model: str) -> Reader | SpanReader:
@@ -111,7 +116,8 @@ def load_reader(model: str) -> Reader | SpanReader:
     return found
 
 
-def _questions(questions: list[str], file: str | None) -> Iterator[str | InputError]:
+def questions_of(questions: list[str], file: str | None) -> Iterator[str | InputError]:
+    """The questions that were asked, or what is wrong with a line of the file."""
     from recur.data.lines import decoded, lines_of
 
     if file is None:
@@ -120,7 +126,8 @@ def _questions(questions: list[str], file: str | None) -> Iterator[str | InputEr
         yield from decoded(sys.stdin.buffer, "standard input") if file == "-" else lines_of(file)
 
 
-def _passage(name: str) -> Iterator[str]:
+def passage_of(name: str) -> Iterator[str]:
+    """The lines of the passage. Errors: RecurError."""
     from recur.data.lines import decoded, lines_of
 
     for line in decoded(sys.stdin.buffer, "standard input") if name == "-" else lines_of(name):

@@ -21,7 +21,9 @@ For every word of every caption, hide the region that the page shows, and anothe
 how often does its own cost the word more of its probability, and how much? With --model the same is asked of models of
 texts, and --data is a text file: of a sentiment model for the word that speaks most for the label, of a translator for
 the source word that each word was read from (both taken out, against another one taken out); of a language model,
-whether the units named on the first half of the text follow their rules on the second half.
+whether the units named on the first half of the text follow their rules on the second half. Of a model that answers
+with a part of a passage --data are questions in SQuAD's formats: does the answer lose more without the words that the
+page names than without others?
 """
 
 
@@ -71,12 +73,16 @@ def evaluate_explanations(
 ) -> int:
     """Measure the explanations of a model; returns the exit status."""
     from recur import load
-    from recur.cli.evaluate_explanations_texts import measure_texts, told_lines
+    from recur.cli.evaluate_explanations_texts import measure_spans, measure_texts, told_lines
     from recur.data.captions import read_captions
     from recur.data.images import MAX_PIXELS
     from recur.explain.faithful import faithfulness
 
     captioner = load(model)
+    if captioner.bundle.task == "span":
+        told = measure_spans(captioner, data, split, limit, seed)
+        print(json_line(told) if json else "\n".join(told_lines(told)))
+        return 0
     if captioner.bundle.task != "caption":
         told = measure_texts(captioner, str(data), column, source, target, limit, seed)
         print(json_line(told) if json else "\n".join(told_lines(told)))

@@ -1,4 +1,4 @@
-"""What `recur evaluate explanations` asks of models of texts."""
+"""What `recur evaluate explanations` asks of models of texts and of passages."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 from recur.cli.texts import Texts
 from recur.data.characters import read_text
 from recur.data.lines import Line
+from recur.data.passages import read_asked
 from recur.errors import RecurError
 from recur.explain.faithful_texts import reading_faithfulness, sentiment_faithfulness, translation_faithfulness
+from recur.explain.span import span_faithfulness
 from recur.explain.texts import READ
 from recur.predict.language import LanguageModel
 from recur.predict.sentiment import SentimentClassifier
+from recur.predict.span import SpanReader
 from recur.predict.translation import Translator
 
 
@@ -43,6 +46,16 @@ def measure_texts(
     return {"model": model.name, "data": data, **told}
 
 
+def measure_spans(reader: SpanReader, data: Path, split: str, limit: int | None, seed: int) -> dict[str, Any]:
+    """The measurement of a model that answers with parts of passages, on the questions in `data`. Errors: RecurError,
+    for no questions too."""
+    asked = [each for each in read_asked(data)[0] if split == "all" or each.held_out == (split == "dev")]
+    if not asked or split == "test":
+        raise RecurError(f"{data}: no question in split {split!r}; expected train, dev or all; choose with --split")
+    told = span_faithfulness(reader, asked[:limit], seed=seed)
+    return {"model": reader.name, "data": str(data), "split": split, **told}
+
+
 def told_lines(told: dict[str, Any]) -> Iterator[str]:
     """A measurement as lines for people."""
     if told["task"] == "generate":
@@ -53,10 +66,16 @@ def told_lines(told: dict[str, Any]) -> Iterator[str]:
             )
         yield f"own goes closer: {100 * told['own_goes_closer']:.1f} % of {len(told['rules'])} rules"
         return
-    for kind in ("all", "felt"):
-        each = told[kind]
-        yield (
-            f"{told['task']}  {kind:<5} {each['words']:>6} words  own word costs more: "
-            f"{100 * each['own_costs_more']:.1f} %  cost in nats: own {each['cost_own']:.3f}, "
-            f"another {each['cost_other']:.3f}"
-        )
+    parts = (
+        {f"{told['task']}  ": told}
+        if "all" in told
+        else {f"{part:<10}": told[part] for part in ("question", "passage")}
+    )
+    for name, part in parts.items():
+        for kind in ("all", "felt"):
+            each = part[kind]
+            yield (
+                f"{name}{kind:<5} {each['words']:>6} words  own word costs more: "
+                f"{100 * each['own_costs_more']:.1f} %  cost in nats: own {each['cost_own']:.3f}, "
+                f"another {each['cost_other']:.3f}"
+            )

@@ -12,7 +12,9 @@ from recur.errors import RecurError
 
 DESCRIPTION = """\
 Answer questions in SQuAD's JSON (v1.1 and v2), or lines of JSON with context, question and span, and compare: F1 and
-exact match in percent. --split train or dev is what training would have learned from or held out (default: all).
+exact match in percent, the share of acceptable answers (an F1 of 50 or more, or no answer where there is none), and
+the expected calibration error of the confidence, which says how probable that is. --split train or dev is what training
+would have learned from or held out (default: all).
 Questions whose answer is not in their passage are named and left out, and the status is 1.
 """
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -60,6 +61,19 @@ def features_of(passage: Sequence[str], question: Sequence[str]) -> Floats:
     return table
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What one reading gave. Log-probabilities that the answer starts and ends at each token, [R + 1] each, the last:
+    there is none; how much of each token of the question its summary holds, [Q], and how much of its attention each
+    token of the passage gave to each of the question, [R, Q]; shares that add up to 1.
+    """
+
+    start: Floats
+    end: Floats
+    asked: Floats
+    aligned: Floats
+
+
 class SpanNetwork:
     """The network with its weights. One may serve several threads."""
 
@@ -73,20 +87,17 @@ class SpanNetwork:
         self._weights = weights
         self._question, self._passage = stack("question."), stack("passage.")
 
-    def read(self, passage: Ids, features: Floats, question: Ids) -> tuple[Floats, Floats]:
-        """Log-probabilities that the answer starts and ends at each token, [R + 1] each; the last: there is none.
-
-        passage [R, 4] and question [Q, 4] are hashed parts, features [R, 6].
-        """
+    def read(self, passage: Ids, features: Floats, question: Ids) -> Reading:
+        """passage [R, 4] and question [Q, 4] are hashed parts, features [R, 6]."""
         weights = self._weights
         x, q = (weights["embedding.weight"][ids].sum(1) for ids in (passage, question))
         asked = self._question.scan(q[None]).outputs[0]
         share = _softmax(asked @ weights["pool.weight"][0])
         summary = share @ asked  # [2H]
         keys = np.tanh(x @ weights["align.weight"].T), np.tanh(q @ weights["align.weight"].T)
-        aligned = _softmax(keys[0] @ keys[1].T) @ q
+        attention = _softmax(keys[0] @ keys[1].T)
         told = np.broadcast_to(np.tanh(weights["told.weight"] @ summary), (len(x), weights["told.weight"].shape[0]))
-        states = self._passage.scan(np.concatenate([x, aligned, features, told], 1)[None]).outputs[0]
+        states = self._passage.scan(np.concatenate([x, attention @ q, features, told], 1)[None]).outputs[0]
         found = []
         for name in ("start", "end"):
             scores = states @ (weights[f"{name}.weight"] @ summary + weights[f"{name}.bias"])
@@ -94,7 +105,7 @@ class SpanNetwork:
             scores = np.append(scores, none + weights[f"{name}_none.bias"][0])
             scores = scores - scores.max()
             found.append(scores - np.log(np.exp(scores).sum()))
-        return found[0], found[1]
+        return Reading(found[0], found[1], share, attention)
 
 
 def _softmax(x: Floats) -> Floats:

@@ -8,7 +8,6 @@ In a notebook an explanation shows itself; `figure` draws it for a paper.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,10 +70,9 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """The page in a frame of its own: its script can reach nothing of the notebook."""
-        from recur.explain.page import render_page
+        from recur.explain.page import framed, render_page
 
-        page = html.escape(render_page([self]))
-        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" width="100%" height="760" style="border:0"></iframe>'
+        return framed(render_page([self]), height=760)
 
 
 def explain(

@@ -1,8 +1,9 @@
-"""An explanation as a figure for a paper; the only place of this room that uses matplotlib, when it is asked to."""
+"""Explanations as figures for a paper; the only place of this room that uses matplotlib, when it is asked to."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,18 @@ if TYPE_CHECKING:
     from recur.explain.explanation import Explanation
 
 COLUMNS = 5
+AROUND = 20  # tokens of a passage on each side of the likeliest place
+# As on the page: colours that people with any kind of colour vision can tell apart (Okabe and Ito, 2008).
+INKS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a600", "#8a8a8a")
+
+
+def empty(width: float, height: float) -> Figure:
+    """A figure of so many inches. Errors: RecurError without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise RecurError('a figure needs matplotlib; install it with: pip install "recur[train]"') from None
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def draw(explanation: Explanation, language: str | None = None) -> Figure:
@@ -23,10 +36,6 @@ def draw(explanation: Explanation, language: str | None = None) -> Figure:
 
     Errors: RecurError without matplotlib, and for a language that is not in the explanation.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise RecurError('a figure needs matplotlib; install it with: pip install "recur[train]"') from None
     sentences = {each["language"]: each for each in explanation.data["sentences"]}
     name = next(iter(sentences)) if language is None else language
     if name not in sentences:
@@ -35,7 +44,7 @@ def draw(explanation: Explanation, language: str | None = None) -> Figure:
     pixels = explanation.pixels
     rows = math.ceil((len(words) + 1) / COLUMNS)
     tall = pixels.shape[0] / pixels.shape[1]
-    figure = Figure(figsize=(2.2 * COLUMNS, (2.2 * tall + 0.45) * rows), layout="constrained")
+    figure = empty(2.2 * COLUMNS, (2.2 * tall + 0.45) * rows)
     axes = figure.subplots(rows, COLUMNS, squeeze=False).flat
     for axis in axes:
         axis.axis("off")
@@ -56,3 +65,60 @@ def lit(pixels: Any, attention: list[list[float]] | None) -> Any:
     light = Image.fromarray(share).resize((pixels.shape[1], pixels.shape[0]), Image.Resampling.BICUBIC)
     strength = np.clip(np.asarray(light), 0, 1)[:, :, None]
     return (pixels * (0.3 + 0.7 * strength)).astype(np.uint8)
+
+
+def draw_film(data: Mapping[str, Any]) -> Figure:
+    """The probabilities of the labels of a video over time, one upon the other, with its changes as lines.
+
+    `data` is that of a `FilmExplanation`. Errors: RecurError without matplotlib.
+    """
+    figure = empty(7, 2.2)
+    axis = figure.subplots()
+    timed = all(seconds is not None for seconds in data["seconds"])
+    times = data["seconds"] if timed else data["frames"]
+    table = np.array(data["probabilities"], np.float64).reshape(len(times), len(data["classes"]))
+    inks = [INKS[number % len(INKS)] for number in range(len(data["classes"]))]
+    axis.stackplot(times, table.T, labels=data["classes"], colors=inks, linewidth=0)
+    for change in data["changes"]:
+        axis.axvline(times[change["at"]], color="black", linewidth=0.6)
+    axis.set(xlabel="seconds" if timed else "frame", ylabel="probability", ylim=(0, 1))
+    axis.margins(x=0)
+    axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    return figure
+
+
+def draw_text(data: Mapping[str, Any]) -> Figure:
+    """What an explanation of a text has that can be drawn: of a judgement the probability after each word, of a
+    translation its first sentence's alignment, of a part of a passage where it may start and end.
+
+    `data` is that of a `TextExplanation`. Errors: RecurError without matplotlib, and for the other tasks.
+    """
+    task = data["task"]
+    if task == "sentiment":
+        running = data.get("running", ())
+        return _curves([word for word, _ in running], {"positive": [p for _, p in running]})
+    if task == "span":
+        words = [data["passage"][start:end] for start, end in data["tokens"]]
+        near = np.argsort(-np.maximum(data["starts"], data["ends"]), kind="stable")[0]
+        part = slice(max(0, int(near) - AROUND), int(near) + AROUND)
+        return _curves(words[part], {"start": data["starts"][part], "end": data["ends"][part]})
+    if task == "translate" and data["parts"]:
+        part = data["parts"][0]
+        figure = empty(0.4 * len(part["source"]) + 1.5, 0.4 * len(part["words"]) + 1)
+        axis = figure.subplots()
+        axis.imshow(np.array(part["weights"]), cmap="Greys", vmin=0, vmax=1)
+        axis.set_xticks(range(len(part["source"])), part["source"], rotation=90)
+        axis.set_yticks(range(len(part["words"])), part["words"])
+        return figure
+    raise RecurError(f"an explanation of {task!r} has nothing that a figure shows; write its page")
+
+
+def _curves(words: Sequence[str], curves: Mapping[str, Sequence[float]]) -> Figure:
+    figure = empty(max(4, 0.28 * len(words)), 2.6)
+    axis = figure.subplots()
+    for (name, values), ink in zip(curves.items(), INKS, strict=False):
+        axis.plot(range(len(words)), values, color=ink, label=name, marker=".")
+    axis.set_xticks(range(len(words)), words, rotation=90)
+    axis.set(ylabel="probability", ylim=(0, 1))
+    axis.legend(frameon=False)
+    return figure

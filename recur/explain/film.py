@@ -5,11 +5,13 @@ A frame is hidden by putting the mean of the sequence in the place of its featur
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,9 @@ from recur.data.images import MAX_PIXELS
 from recur.errors import InputError
 from recur.predict.frames import SEEN, FrameLabeller
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MAX_FRAMES: Final = 5_000  # of a page
 MAX_NUMBERS: Final = 100_000  # probabilities of a page: about 0.6 MB of them
 WINDOW: Final = 128  # frames on each side of a change that are read again with a frame hidden
@@ -27,6 +32,7 @@ REACH: Final = 16  # frames on each side of a change that are hidden, one at a t
 NAMED: Final = 3  # frames that are named
 CHANGES: Final = 40  # changes that are explained at most
 THUMB: Final = 64  # pixels of a side
+SPREAD: Final = 24  # small pictures spread over the video, beside those of the changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +41,29 @@ class FilmExplanation:
 
     data: dict[str, Any]
     thumbs: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+
+    def drawn(self) -> dict[str, Any]:
+        """`data` with the small pictures as JPEG data URIs: what is drawn, by the page and by the service's."""
+        return {**self.data, "thumbs": {str(at): _uri(pixels) for at, pixels in self.thumbs.items()}}
+
+    def write(self, path: str | Path) -> Path:
+        """Write the offline page to `path`, whole or not at all. Raises OSError."""
+        from recur.explain.film_page import write_film_page
+
+        return write_film_page(path, [self])
+
+    def figure(self) -> Figure:
+        """The probabilities over time, for a paper. Errors: RecurError without matplotlib."""
+        from recur.explain.figure import draw_film
+
+        return draw_film(self.data)
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own: its script can reach nothing of the notebook."""
+        from recur.explain.film_page import render_film_page
+        from recur.explain.page import framed
+
+        return framed(render_film_page([self]))
 
 
 def limit(labeller: FrameLabeller) -> int:
@@ -66,14 +95,24 @@ def explain_film(
         return
     if not labeller.size:
         raise InputError(path, f"pictures, but {labeller.name} reads features", "give an .npz of features")
+    source = read_frames(path, size=labeller.size, fps=fps, max_pixels=max_pixels)
+    yield from explain_frames(labeller, source, str(path), most=most, smooth=smooth)
+
+
+def explain_frames(
+    labeller: FrameLabeller, frames: Iterator[Frame], path: str, *, most: int, smooth: float | None = None
+) -> Iterator[FilmExplanation | InputError]:
+    """An explanation of frames of `labeller.size` pixels, and last, as an error, what their reading ended with.
+
+    Errors: InputError for more frames than `most`, and where none can be read.
+    """
     rows: list[NDArray[np.float32]] = []
     seen: list[tuple[int, float | None, NDArray[np.uint8]]] = []
     problem: InputError | None = None
-    source = read_frames(path, size=labeller.size, fps=fps, max_pixels=max_pixels)
     while problem is None:
         group: list[Frame] = []
         try:
-            for frame in islice(source, SEEN):
+            for frame in islice(frames, SEEN):
                 group.append(frame)
         except InputError as error:
             problem = error
@@ -87,12 +126,12 @@ def explain_film(
         data = told(
             labeller,
             np.concatenate(rows),
-            str(path),
+            path,
             [number for number, _, _ in seen],
             [seconds for _, seconds, _ in seen],
             smooth=smooth,
         )
-        shown = {int(at) for at in np.linspace(0, len(seen) - 1, min(24, len(seen)))}
+        shown = {int(at) for at in np.linspace(0, len(seen) - 1, min(SPREAD, len(seen)))}
         for change in data["changes"]:
             shown |= {change["at"], *(each["at"] for each in change["named"])}
         yield FilmExplanation(data, {at: seen[at][2] for at in sorted(shown)})
@@ -213,6 +252,12 @@ def faithfulness(
 
 def _small(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(pixels).resize((THUMB, THUMB), Image.Resampling.BILINEAR))
+
+
+def _uri(pixels: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=75, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _too_long(path: str | Path, most: int) -> InputError:

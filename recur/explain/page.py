@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 END_WORD = "<end>"  # as `recur.predict.caption` names the end of the sentence among the alternatives of a word
 # Each one imports from those before it only: joined in this order they are one module.
 SCRIPTS = ("texts.js", "draw.js", "tree.js", "inside.js", "view.js")
-# What draws the texts of the other tasks, here and in the service.
-TASK_SCRIPTS = ("chars.js", "feel.js", "tongue.js")
+# What draws the texts and videos of the other tasks, here and in the service.
+TASK_SCRIPTS = ("chars.js", "feel.js", "film.js", "span.js", "tongue.js")
 
 TEXTS: dict[str, dict[str, str]] = {
     "en": {
@@ -107,6 +107,12 @@ def whole_page(language: str, title: str, heading: str, articles: str, made: str
 </body>
 </html>
 """
+
+
+def framed(page: str, *, height: int = 640) -> str:
+    """A page for a notebook, in a frame of its own: its script can reach nothing of the notebook."""
+    held = html.escape(page)
+    return f'<iframe srcdoc="{held}" sandbox="allow-scripts" width="100%" height="{height}" style="border:0"></iframe>'
 
 
 def asset(name: str) -> str:

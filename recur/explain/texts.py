@@ -5,12 +5,11 @@ Each function gives a `TextExplanation`: `data` is what `--json` prints, and the
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -22,6 +21,9 @@ from recur.explain.inside import GATE_NAMES, OPEN_OR_SHUT, SATURATED, packed, sa
 from recur.predict.language import LanguageModel, Trace
 from recur.predict.sentiment import SentimentClassifier
 from recur.predict.translation import Translator
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 READ: Final = 20_000  # characters of a text that are read at most
 SHOWN: Final = 2_000  # characters of it that the page colours at most
@@ -40,12 +42,18 @@ class TextExplanation:
 
         return write_texts_page(path, [self])
 
+    def figure(self) -> Figure:
+        """What can be drawn of it for a paper. Errors: RecurError without matplotlib, and where there is nothing."""
+        from recur.explain.figure import draw_text
+
+        return draw_text(self.data)
+
     def _repr_html_(self) -> str:
         """The page in a frame of its own: its script can reach nothing of the notebook."""
+        from recur.explain.page import framed
         from recur.explain.words_page import render_texts_page
 
-        page = html.escape(render_texts_page([self]))
-        return f'<iframe srcdoc="{page}" sandbox="allow-scripts" width="100%" height="640" style="border:0"></iframe>'
+        return framed(render_texts_page([self]))
 
 
 def explain_reading(model: LanguageModel, text: str) -> TextExplanation:

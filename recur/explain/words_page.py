@@ -20,6 +20,7 @@ TITLES: Final = {
     "generate": "What a character model makes of a text",
     "sentiment": "What made it sound so",
     "translate": "Which word came from which",
+    "span": "What the answers rest on",
 }
 SIZE: Final = 2_000_000  # bytes of a page at most; texts that would make it larger are left out
 
@@ -85,4 +86,20 @@ def _translation(data: dict[str, Any]) -> str:
     return told + table(("Word", "Read from", "Share of attention"), rows)
 
 
-_TABLES: Final = {"generate": _reading, "sentiment": _sentiment, "translate": _translation}
+def _span(data: dict[str, Any]) -> str:
+    letters = data["passage"]
+    tokens = [letters[start:end] for start, end in data["tokens"]]
+    costs = [[tokens[at], f"{cost:+.2f}"] for at, cost in sorted(data["costs"], key=lambda each: -each[1])[:10]]
+    asked = [[word, f"{cost:+.2f}"] for word, cost in zip(data["asked"], data["asked_costs"], strict=True)]
+    ranked = [[data["answer"], data["probability"]], *data["others"]]
+    rows = [[each[0] or "(no answer)", f"{each[1]:.2f}"] for each in ranked]
+    told = f"<p>{html_text(data['passage'])}</p><p>{escaped(data['question'])}</p>"
+    return (
+        told
+        + table(("Answer", "Probability"), rows)
+        + table(("Word of the question", "The answer loses without it, in nats"), asked)
+        + table(("Word of the passage", "The answer loses without it, in nats"), costs)
+    )
+
+
+_TABLES: Final = {"span": _span, "generate": _reading, "sentiment": _sentiment, "translate": _translation}

@@ -8,6 +8,7 @@ B questions, S sentences, W words.
 
 from __future__ import annotations
 
+import html
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,13 @@ class Answer:
             "unknown": list(self.unknown),
             "model": self.model,
         }
+
+    def _repr_html_(self) -> str:
+        """The answer, for a notebook; pointed at, it tells the sentences that it rests on."""
+        rests = " ".join(each.sentence for each in self.evidence if each.support >= 0.5)
+        sure = f"<small>confidence {self.confidence:.2f}</small>"
+        told = f"{html.escape(self.question)} <b>{html.escape(self.answer)}</b> {sure}"
+        return f'<p title="{html.escape(rests)}">{told}</p>'
 
 
 class Reader:

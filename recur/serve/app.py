@@ -25,14 +25,15 @@ from recur import __version__
 from recur.engine.vision import processors
 from recur.errors import RecurError
 from recur.explain.page import SCRIPTS, TASK_SCRIPTS, asset
-from recur.serve.bodies import LATER, Budget, Refused, read_body, understand
+from recur.serve.bodies import KINDS, LATER, Budget, Refused, read_body, understand
 from recur.serve.guide import guide
 from recur.serve.metrics import Metrics
 from recur.serve.tasks import Options, Row, rows
 from recur.serve.worker import Full, Job, Worker
 
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src blob:; "
+    "connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
@@ -95,7 +96,9 @@ def make_app(
     async def answer(row: Row, request: Request) -> Response:
         with budget.share() as take:
             body = await read_body(request, most=limits.bytes, seconds=limits.send_seconds, take=take)
-            picture, options = await understand(request, body, row.options, takes_picture=row.takes_picture)
+            picture, options = await understand(
+                request, body, row.options, file=row.file if row.takes_picture else None
+            )
             return await predicted(row, request, picture, options)
 
     async def predicted(row: Row, request: Request, picture: bytes, options: Options) -> Response:
@@ -136,6 +139,8 @@ def make_app(
                 "tab": None if row.tab is None else f"/static/{row.tab}",
                 "model": getattr(predictors[row.task], "name", ""),
                 "languages": list(getattr(predictors[row.task], "languages", ())),
+                "classes": list(getattr(predictors[row.task], "classes", ())),
+                "learned": _learned(predictors[row.task]),
                 "directions": [list(pair) for pair in getattr(predictors[row.task], "directions", ())],
             }
             for row in served
@@ -192,6 +197,13 @@ def make_app(
     return app
 
 
+def _learned(predictor: Any) -> str | None:
+    """What a model was trained on, in the words of whoever trained it."""
+    bundle = getattr(predictor, "bundle", None)
+    name = (bundle.meta.get("training") or {}).get("data_name") if bundle is not None else None
+    return str(name) if name else None
+
+
 def _endpoint(
     row: Row, answer: Callable[[Row, Request], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
@@ -231,20 +243,22 @@ def _request_body(row: Row) -> dict[str, Any]:
     options = row.options.model_json_schema()
     fields: dict[str, Any] = options["properties"]
 
-    def with_image(image: dict[str, Any]) -> dict[str, Any]:
+    def with_file(sent: dict[str, Any]) -> dict[str, Any]:
         if not row.takes_picture:
             return options
-        named = {"image": image, **fields}
-        return {"type": "object", "properties": named, "required": ["image"], "additionalProperties": False}
+        named = {row.file: sent, **fields}
+        return {"type": "object", "properties": named, "required": [row.file], "additionalProperties": False}
 
-    text = {"type": "string", "description": "A picture in base64.", "contentEncoding": "base64"}
-    example = {"image": PIXEL} if row.takes_picture else dict.fromkeys(options.get("required", ()), "Some text.")
+    what = KINDS[row.file][0].capitalize()
+    text = {"type": "string", "description": f"{what} in base64.", "contentEncoding": "base64"}
+    example = {row.file: PIXEL} if row.takes_picture else dict.fromkeys(options.get("required", ()), "Some text.")
+    binary = {"type": "string", "format": "binary", "description": f"{what}."}
     content: dict[str, Any] = {
-        "application/json": {"schema": with_image(text), "example": example},
-        "multipart/form-data": {"schema": with_image({"type": "string", "format": "binary"})},
+        "application/json": {"schema": with_file(text), "example": example},
+        "multipart/form-data": {"schema": with_file(binary)},
     }
     if row.takes_picture:
-        content["image/*"] = {"schema": {"type": "string", "format": "binary"}}
+        content[f"{row.file}/*"] = {"schema": {"type": "string", "format": "binary"}}
     return {"requestBody": {"required": True, "content": content}}
 
 

@@ -1,4 +1,4 @@
-"""What a request carries: the picture and the options, out of a form, out of JSON, or out of a bare picture.
+"""What a request carries: the picture or video and the options, out of a form, out of JSON, or out of a bare file.
 
 Nothing here follows a name: a picture is the bytes that were sent, and a URL or a path in their place is refused.
 """
@@ -21,6 +21,14 @@ from starlette.requests import ClientDisconnect, Request
 
 from recur.serve.tasks import Options
 
+# What a file is called in a request, what it is to a person, and the types of a bare body that is one.
+KINDS = {
+    "image": ("a picture", ("image/", "application/octet-stream")),
+    "video": (
+        "a video",
+        ("video/", "application/octet-stream", "application/zip", "application/x-tar", "application/gzip"),
+    ),
+}
 LATER = {"retry-after": "1"}  # seconds after which a client that was refused for want of room may try again
 
 
@@ -82,32 +90,34 @@ async def read_body(request: Request, *, most: int, seconds: float, take: Callab
     return bytes(parts)
 
 
-async def understand(
-    request: Request, body: bytes, kind: type[Options], *, takes_picture: bool
-) -> tuple[bytes, Options]:
-    """The picture (empty where none is taken) and the options. Errors: Refused."""
+async def understand(request: Request, body: bytes, kind: type[Options], *, file: str | None) -> tuple[bytes, Options]:
+    """What was sent as `file`, a key of KINDS (empty where none is taken), and the options. Errors: Refused.
+
+    A video may come under the name image too, which was its name before it had one of its own.
+    """
     if not body:
-        raise Refused(400, "the body is empty; expected a form, JSON or a picture; send one")
+        raise Refused(400, f"the body is empty; expected a form, JSON or {KINDS[file or 'image'][0]}; send one")
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     fields: dict[str, Any] = dict(request.query_params)
-    picture: bytes | None = None
+    sent: bytes | None = None
     if media == "application/json":
         found = _json(body)
-        picture = _base64(found.pop("image", None)) if takes_picture else None
+        if file is not None:
+            name = next((each for each in (file, "image") if each in found), file)
+            sent = _base64(found.pop(name, None), file)
         fields |= found
     elif media == "multipart/form-data":
-        picture, found = await _form(request, body)
+        sent, found = await _form(request, body, file or "image")
         fields |= found
-    elif takes_picture and (media.startswith("image/") or media == "application/octet-stream"):
-        picture = body
+    elif file is not None and media.startswith(KINDS[file][1]):
+        sent = body
     else:
-        raise Refused(
-            415, f"content type {media!r}; expected multipart/form-data, application/json or image/*; use one"
-        )
-    if takes_picture and not picture:
-        raise Refused(422, "image: missing or empty; expected a picture; send one as the field image")
+        bare = f" or {file}/*" if file is not None else ""
+        raise Refused(415, f"content type {media!r}; expected multipart/form-data, application/json{bare}; use one")
+    if file is not None and not sent:
+        raise Refused(422, f"{file}: missing or empty; expected {KINDS[file][0]}; send one as the field {file}")
     try:
-        return picture or b"", kind.model_validate(fields)
+        return sent or b"", kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "options"
@@ -119,27 +129,27 @@ def _json(body: bytes) -> dict[str, Any]:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused(400, "the body is not JSON; expected an object with image in base64; correct it") from None
+        raise Refused(400, "the body is not JSON; expected an object, files in base64; correct it") from None
     if not isinstance(found, dict):
         raise Refused(400, f"the JSON is a {type(found).__name__}; expected an object; correct it")
     return found
 
 
-def _base64(text: object) -> bytes:
+def _base64(text: object, file: str) -> bytes:
+    what = KINDS[file][0]
     if not isinstance(text, str):
-        raise Refused(422, "image: missing or not text; expected a picture in base64; send one")
+        raise Refused(422, f"{file}: missing or not text; expected {what} in base64; send one")
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise Refused(
-            422,
-            "image: not base64; expected the bytes of a picture in base64; send those, not an address or a path",
+            422, f"{file}: not base64; expected the bytes of {what} in base64; send those, not an address or a path"
         ) from None
 
 
-async def _form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, Any]]:
+async def _form(request: Request, body: bytes, file: str) -> tuple[bytes | None, dict[str, Any]]:
     async def once() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -148,7 +158,7 @@ async def _form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, 
     # The parser takes a form that stops in the middle for a whole one.
     if not border or not body.rstrip().endswith(b"--" + border + b"--"):
         raise Refused(400, "the form is cut off, or names no boundary; expected a whole one; send it again")
-    picture: bytes | None = None
+    sent: bytes | None = None
     fields: dict[str, Any] = {}
     try:
         # What is in memory already need not go to a file: the parser's own limit for that is small.
@@ -162,10 +172,10 @@ async def _form(request: Request, body: bytes) -> tuple[bytes | None, dict[str, 
         for name, value in form.multi_items():
             if not isinstance(value, UploadFile):
                 fields[name] = value
-            elif name == "image":
-                picture = await value.read()
+            elif name in (file, "image"):
+                sent = await value.read()
             else:
-                raise Refused(422, f"{name[:100]}: a file; expected one named image; rename it")
+                raise Refused(422, f"{name[:100]}: a file; expected one named {file}; rename it")
     finally:
         await form.close()
-    return picture, fields
+    return sent, fields

@@ -28,7 +28,8 @@ class Row:
     `prepare(predictor, picture, options, max_pixels)` gives the item, `key(options)` tells which ones go together,
     `run(predictor, items, options)` gives one plain object, or an exception, for each of them. `events` turns a result
     into (name, object) pairs, where the answer can be streamed. `tab`: the module in `web/` that is the task's part
-    of the page; a task without one has none, and captions are the page itself.
+    of the page; a task without one has none, and captions are the page itself. `file`: what a request that takes a
+    picture calls it, image or video.
     """
 
     path: str
@@ -42,6 +43,7 @@ class Row:
     example: dict[str, Any]
     events: Callable[[dict[str, Any]], Sequence[tuple[str, Any]]] | None = None
     tab: str | None = None
+    file: str = "image"
 
 
 # Modules with `ROWS`, a sequence of rows, in the order in which the page shows them.

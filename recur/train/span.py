@@ -18,13 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from recur.bundle import check_target, read_bundle, update_bundle, write_bundle
+from recur.bundle import check_target, write_bundle
 from recur.data.passages import Asked, read_asked, tokens_of
 from recur.data.text import Vocabulary
 from recur.engine.span import FEATURES, PARTS, features_of, numbers_of
 from recur.errors import RecurError
 from recur.nn.span import SpanNetwork
-from recur.predict.span import QUESTION, SpanReader, measure
+from recur.predict.span import QUESTION
 from recur.train.checkpoint import (
     Progress,
     StopRequest,
@@ -36,6 +36,7 @@ from recur.train.checkpoint import (
     save_checkpoint,
     step_generator,
 )
+from recur.train.span_finish import finish_span
 
 RATE = 3e-3
 CLIP = 5.0
@@ -66,13 +67,15 @@ def train_span(
     check_target(out)
     torch.manual_seed(seed)
     asked: list[Asked] = []
+    held: list[list[Asked]] = []
     for path in data:
         found, problems = read_asked(path)
         asked += found
+        held.append([each for each in found if each.held_out])
         for line in problems:
             print(f"warning: {line}", file=sys.stderr)
-    learned, held = ([each for each in asked if each.held_out == side] for side in (False, True))
-    if not learned or not held:
+    learned = [each for each in asked if not each.held_out]
+    if not learned or not any(held):
         raise RecurError(f"{data[0]}: all questions are of few passages; expected ten passages or more; give others")
     items = [item_of(each) for each in learned]
     network = SpanNetwork(embedding=embedding, hidden=hidden, told=TOLD)
@@ -98,13 +101,12 @@ def train_span(
             "terms": terms,
             "command": shlex.join(["recur", *sys.argv[1:]]),
             "questions": len(learned),
-            "held_out": len(held),
+            "held_out": sum(map(len, held)),
         },
     }
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
     write_bundle(out, meta, weights, tokenizer=Vocabulary((), ("any",), {}), encoder=None, card="")
-    results = measure(SpanReader(read_bundle(out, task="span")), held)
-    update_bundle(out, {"results": {"held out": results}}, card=_card(meta, results))
+    finish_span(out, held)
     return out
 
 
@@ -205,37 +207,3 @@ def _loss(network: SpanNetwork, part: Sequence[Item]) -> Tensor:
     lasts = torch.tensor([none if last < 0 else last for _, _, _, last in part])
     loss: Tensor = -(start[rows, firsts] + end[rows, lasts]).mean()
     return loss
-
-
-def _card(meta: dict[str, Any], results: dict[str, float | int]) -> str:
-    training = meta["training"]
-    return f"""# {meta["name"]}
-
-Answers a question with a part of a passage, or says that there is no answer. It runs on a plain CPU and holds nothing
-that can be executed.
-
-## Network
-
-- Two LSTMs, both directions, {meta["hidden"]} units each, read question and passage; two pointers
-  (after Chen et al. 2017).
-- Words are sums of four hashed parts of {meta["embedding"]} numbers, so none is unknown.
-- Windows of {meta["window"]} tokens; an answer has {meta["longest"]} tokens at most.
-
-## Data and terms
-
-- Trained on: {training["data_name"] or "questions of the person who trained it"}, {training["questions"]} questions.
-- Terms: {training["terms"] or "not stated"}.
-
-## Training
-
-`{training["command"]}`, seed {training["seed"]}.
-
-## Measured
-
-On {results["questions"]} questions about the tenth of the passages that was held out: F1 {results["f1"]}, exact match
-{results["em"]}.
-
-## Limits
-
-- Trained on few questions it finds the right sentence more often than the right words. Read the passage.
-"""

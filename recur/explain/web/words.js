@@ -1,11 +1,13 @@
-/* The offline page of texts: every explanation lies beside its text as JSON. */
+/* The offline page of texts and videos: every explanation lies beside what is drawn as JSON. */
 import { drawReading } from "./chars.js";
 import { make } from "./draw.js";
 import { drawFeeling } from "./feel.js";
+import { drawFilm } from "./film.js";
+import { drawSpan } from "./span.js";
 import { language, setLanguage } from "./texts.js";
 import { drawTranslation } from "./tongue.js";
 
-const DRAW = { generate: drawReading, sentiment: drawFeeling, translate: drawTranslation };
+const DRAW = { generate: drawReading, sentiment: drawFeeling, frames: drawFilm, span: drawSpan, translate: drawTranslation };
 const draw = () => {
   for (const article of document.querySelectorAll("article")) {
     const told = JSON.parse(article.querySelector("script.explanation").textContent);

@@ -1,13 +1,13 @@
-/* The tab of answers: a passage, a question, and the sentences that the answer rests on. */
+/* The tab of stories: a story, a question, and the sentences that the answer rests on. */
 import { make } from "./draw.js";
 import { TEXTS, say } from "./texts.js";
 
 Object.assign(TEXTS.en, {
-  answer_ask: "Ask about a passage", answer_hint: "The darker a sentence, the more the answer rests on it.", answer_passage: "Passage", answer_question: "Question",
+  answer_ask: "Ask about a little story", answer_hint: "It knows the world of the bAbI stories: who goes where, who has what. The darker a sentence, the more the answer rests on it.", answer_passage: "Story", answer_question: "Question",
   answer_go: "Answer", answer_example: "Example", answer_sure: "confidence {p}%", answer_unknown: "Words it does not know: {words}",
 });
 Object.assign(TEXTS.zh, {
-  answer_ask: "就一段文字提问", answer_hint: "句子颜色越深，答案越依据它。", answer_passage: "文字", answer_question: "问题",
+  answer_ask: "就一个小故事提问", answer_hint: "它只懂 bAbI 式的英文小故事：谁去了哪里，谁拿着什么。句子颜色越深，答案越依据它。", answer_passage: "故事", answer_question: "问题",
   answer_go: "回答", answer_example: "示例", answer_sure: "置信度 {p}%", answer_unknown: "它不认识的词：{words}",
 });
 

@@ -5,27 +5,27 @@ import { mount } from "./view.js";
 
 Object.assign(TEXTS.en, {
   ask: "Show it a picture", how: "Drop one here, paste it, or choose a file. It is described in English and Chinese, and every word shows where it came from.",
-  choose: "Choose a picture", photograph: "Take a photograph", stays: "Your picture goes to this computer’s own service and nowhere else.",
+  choose: "Choose a picture", photograph: "Take a photograph", stays: "What you give it goes to this computer’s own service and nowhere else.",
   programs: "For programs", token: "Token", use_token: "Use it", look: "Looking …", took: "{ms} ms", title: "recur · a sentence about your picture",
   network_down: "the service does not answer; is it still running?", need_token: "The service asks for a token.",
-  task_caption: "Picture", task_sentiment: "Sentiment", task_translate: "Translation", task_language: "Text", task_answer: "Answers",
+  task_caption: "Picture", task_sentiment: "Sentiment", task_translate: "Translation", task_language: "Text", task_answer: "Stories", task_span: "Answers", task_frames: "Video",
 });
 Object.assign(TEXTS.zh, {
   ask: "给它看一张图片", how: "拖到这里、粘贴，或选择一个文件。它会用英文和中文描述图片，每个词都能看到来自哪里。",
-  choose: "选择图片", photograph: "拍一张照片", stays: "图片只发送到这台计算机自己的服务，不会去别处。",
+  choose: "选择图片", photograph: "拍一张照片", stays: "您给它的内容只发送到这台计算机自己的服务，不会去别处。",
   programs: "供程序使用", token: "令牌", use_token: "使用", look: "正在看……", took: "{ms} 毫秒", title: "recur · 为你的图片写一句话",
-  network_down: "服务没有应答；它还在运行吗？", need_token: "服务需要令牌。", task_caption: "图片", task_sentiment: "情感", task_translate: "翻译", task_language: "文字", task_answer: "问答",
+  network_down: "服务没有应答；它还在运行吗？", need_token: "服务需要令牌。", task_caption: "图片", task_sentiment: "情感", task_translate: "翻译", task_language: "文字", task_answer: "故事", task_span: "问答", task_frames: "视频",
 });
 
 const find = (id) => document.getElementById(id);
 const result = find("result"), status = find("status"), problem = find("problem"), drop = find("drop"), key = find("key");
 const served = new Set();
 const again = []; /* opens each tab anew, in another language */
-let token = "", turn = 0, now = null, started = false;
+let token = "", turn = 0, now = null, started = false, opened = null; /* the section of the tab that is open */
 
-async function ask(path, file, options) {
+async function ask(path, file, options, name = "image") {
   const form = new FormData();
-  if (file) form.append("image", file, "picture");
+  if (file) form.append(name, file, "file");
   for (const [name, value] of Object.entries(options)) form.append(name, value);
   let answer;
   try {
@@ -125,7 +125,7 @@ addEventListener("drop", (event) => {
   inside = 0;
   drop.classList.remove("over");
   const file = event.dataTransfer.files[0];
-  if (file) describe(file);
+  if (file) (find("home").hidden ? opened?.dropped : describe)?.(file);
 });
 addEventListener("paste", (event) => {
   if (find("home").hidden) return;
@@ -148,7 +148,7 @@ async function start() {
   if (!answer?.ok) return;
   started = true;
   status.textContent = "";
-  const { tasks } = await answer.json();
+  const { tasks, max_bytes } = await answer.json();
   for (const { task } of tasks) served.add(task);
   const nav = find("tasks"), tabs = tasks.filter((each) => each.tab);
   if (!tabs.length) return;
@@ -161,10 +161,12 @@ async function start() {
         const section = make("section", {}), module = await import(each.tab);
         sections.set(each.task, section);
         home.after(section);
-        module.open(section, ask, each);
-        again.push(() => module.open(section, ask, each));
+        const told = { ...each, most: max_bytes };
+        module.open(section, ask, told);
+        again.push(() => module.open(section, ask, told));
       }
-      for (const [task, section] of sections) section.hidden = task !== each.task;
+      opened = sections.get(each.task);
+      for (const section of sections.values()) section.hidden = section !== opened;
       for (const button of buttons) button.setAttribute("aria-pressed", String(button.dataset.task === each.task));
     },
   }));
