@@ -224,6 +224,25 @@ def test_the_trace_tells_every_gate_and_state() -> None:
     np.testing.assert_array_equal(core.read(tokens, features).logits, read.logits)
 
 
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_the_reference_keeps_the_same_trace(cell: Any) -> None:
+    weights = network(cell, 2, "additive", "tied")
+    features = np.random.default_rng(8).standard_normal((3, 9, 4)).astype(np.float32)
+    tokens = np.random.default_rng(9).integers(0, V, (3, 5))
+    core, twin = (
+        native.Decoder(weights, cell=cell, layers=2, isa=isa).read(
+            tokens, features, memory_lengths=[9, 4, 1], trace=True
+        )
+        for isa in (None, "reference")
+    )
+    for name in ("logits", "attention", "hidden", "gates", *(["cells"] if cell == "lstm" else [])):
+        mine, theirs = getattr(core, name), getattr(twin, name)
+        assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype), name
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5, err_msg=name)
+    if cell != "lstm":
+        assert twin.cells is None
+
+
 def test_attention_over_great_numbers_does_not_overflow() -> None:
     """Keys for which exp(2 k) has no float: the scores come from tanh itself."""
     weights = network("lstm", 2, "additive", "tied")
