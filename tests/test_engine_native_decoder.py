@@ -148,6 +148,27 @@ def test_batch_and_threads_change_no_token(precision: Any, isa: str) -> None:
                 same(call(features[part], prompt[part], [item]), together[part], atol=0)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_hypotheses_that_share_a_parent_have_the_bits_they_have_alone(cell: Any, isa: str) -> None:
+    """In 8 bits the recurrent product of rows that go on from the same one is made once."""
+    weights = network(cell, 2, "additive", "tied")
+    core = native.Decoder(weights, cell=cell, layers=2, precision="int8", isa=isa, threads=1)
+    features = np.random.default_rng(14).standard_normal((3, 9, 4)).astype(np.float32)
+    prompt = np.array([[3], [5], [7]])
+    found = core.beam_search(features, prompt=prompt, end=END, max_length=6, min_length=6, beam=7, n_best=7)
+    for item, hypotheses in enumerate(found):
+        assert len(hypotheses) == 7
+        for each in hypotheses:
+            fed = np.concatenate([prompt[item], each.tokens])[None]
+            alone = core.read(fed, features[item : item + 1])
+            np.testing.assert_array_equal(alone.attention[0, :-1], each.attention)  # type: ignore[index]
+            logits = alone.logits[0].astype(np.float64)
+            logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+            told = logits[np.arange(6), each.tokens]
+            np.testing.assert_allclose(each.log_probs, told, rtol=0, atol=2e-6)
+
+
 def test_a_crew_of_threads_changes_no_token() -> None:
     """Weights large enough to be shared out for a single item."""
     weights = language_model("lstm", 272, 300)

@@ -37,12 +37,21 @@ struct Scratch {
     float* scale;
 };
 
+// y[t] = from[t] + x[r] W^T for t = first[r] .. first[r + 1] - 1, or t = r where first is null. `from` may be `y`. Several
+// t to one r only in int8, where the sum is exact and has the same bits wherever it starts.
+struct Rows {
+    int n;
+    const float* const* x;
+    const int* first;
+    const float* const* from;
+    float* const* y;
+};
+
 struct Kernels {
     const char* name;
-    // y[r][panel_begin * 16 * vectors ...] += x[r] W^T for r < n; y counts from the matrix's first row. Sums over the
-    // depth are made in one order whatever n is: results do not depend on what else is in the batch.
-    void (*multiply)(const Matrix& w, const float* const* x, int n, float* const* y, int panel_begin, int panel_end,
-                     Scratch scratch);
+    // The product for the columns of panels panel_begin..panel_end; y and from count from the matrix's first row. Sums
+    // over the depth are made in one order whatever n is: results do not depend on what else is in the batch.
+    void (*multiply)(const Matrix& w, const Rows& rows, int panel_begin, int panel_end, Scratch scratch);
     // One step of a cell for units unit_begin..unit_end (multiples of 16). `gates` has, for each 16 units, its G
     // vectors side by side; it holds the activated gates afterwards. `recurrent` (gru only) is U h + b' in the same
     // order.

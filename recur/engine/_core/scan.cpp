@@ -96,7 +96,7 @@ struct Pass {
                     targets.push_back(ahead.data() + (static_cast<size_t>(s - start) * rows + b - row_begin) * gates);
                 }
                 const int count = static_cast<int>(going.size());
-                stack.advance(layer, count, targets.data(), h_in.data(), lstm ? c_in.data() : nullptr, h_out.data(),
+                stack.advance(layer, count, targets.data(), targets.data(), h_in.data(), lstm ? c_in.data() : nullptr, h_out.data(),
                               lstm ? c_out.data() : nullptr, panel_begin, panel_end, work);
                 for (int i = 0; i < count; ++i) {
                     const size_t to = place(going[i], s);
