@@ -181,6 +181,18 @@ def test_a_crew_of_threads_changes_no_token() -> None:
     same(*(each.beam_search(prompt=prompt, end=END, max_length=8) for each in (one, two)), atol=0)
 
 
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 2.0, "top_k": 3000, "top_p": 0.9}])
+def test_a_crew_shares_out_a_large_vocabulary(options: dict[str, Any]) -> None:
+    """More than a megabyte of weights, and scores enough that their sums are shared out: the same bits as from one."""
+    weights = language_model("gru", 128, 9001, 1)
+    decoders = [native.Decoder(weights, cell="gru", precision="int8", threads=threads) for threads in (1, 2, 3)]
+    found = [each.generate([[3]], length=60, seed=2, **options) for each in decoders]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.tokens, found[0].tokens)
+        np.testing.assert_array_equal(other.log_probs, found[0].log_probs)
+    assert len(set(found[0].tokens[0].tolist())) > 30 or not options
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
 def test_rounded_weights_stay_close(precision: Any) -> None:
     """Perplexity of a language model on its own samples: within 0.5 % of float32."""

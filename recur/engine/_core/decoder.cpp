@@ -203,18 +203,13 @@ void Network::step(int n, const int* before, State& from, State& to, const Memor
         }
         std::vector<const float* const*> pieces = {room.below.data()};
         if (layer == 1 && attends()) pieces.push_back(room.contexts.data());
-        const auto part = [&](int thread, int begin, int end) {
-            Workspace& work = thread ? room.helpers[thread - 1] : room.work;
+        const auto part = [&](Workspace& work, int begin, int end) {
             if (layer > 0) stack_->inputs(layer, pieces, n, room.gate_rows.data(), begin, end, work);
             stack_->advance(layer, n, layer > 0 ? room.gate_rows.data() : room.first.data(), room.gate_rows.data(),
                             room.h_in.data(), lstm ? room.c_in.data() : nullptr, room.h_out.data(),
                             lstm ? room.c_out.data() : nullptr, begin, end, work, &room.groups);
         };
-        if (room.crew && !stack_->normed() && stack_->layer(layer).recurrent.bytes() >= kShared) {
-            room.crew->share(panels, part);
-        } else {
-            part(0, 0, panels);
-        }
+        room.share(!stack_->normed() && stack_->layer(layer).recurrent.bytes() >= kShared, panels, part);
         const size_t columns = static_cast<size_t>(stack_->gate_columns());
         if (room.keep_gates) {
             if (layer == 0) room.kept_gates.need(columns * n * stack_->layers());
@@ -272,8 +267,7 @@ void Decoder::score(int n, State& state, Room& room) const {
     room.targets.resize(n);
     for (int r = 0; r < n; ++r) room.targets[r] = room.logits.data() + static_cast<size_t>(r) * room.logit_stride;
     const std::vector<const float*> base(static_cast<size_t>(n), bias_.data());
-    const auto part = [&](int thread, int begin, int end) {
-        Workspace& work = thread ? room.helpers[thread - 1] : room.work;
+    const auto part = [&](Workspace& work, int begin, int end) {
         float* const* rows = room.targets.data();
         kernels.multiply(head_.view(), {n, room.tops.data(), nullptr, base.data(), rows}, begin, end,
                          work.scratch(head_.scratch()));
@@ -281,11 +275,7 @@ void Decoder::score(int n, State& state, Room& room) const {
         kernels.multiply(head_context_.view(), {n, room.contexts.data(), nullptr, rows, rows}, begin, end,
                          work.scratch(head_context_.scratch()));
     };
-    if (room.crew && head_.bytes() >= kShared) {
-        room.crew->share(head_.panels(), part);
-    } else {
-        part(0, 0, head_.panels());
-    }
+    room.share(head_.bytes() >= kShared, head_.panels(), part);
 }
 
 }  // namespace recur

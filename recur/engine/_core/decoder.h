@@ -64,6 +64,18 @@ struct Room {
     int logit_stride = 0, alpha_stride = 0;
     bool keep_gates = false;  // of every layer, for who wants to see them
     Buffer<float> kept_gates;
+
+    // job(workspace, begin, end) on 0..parts: on shares of it where there is a crew and it is worth it. It must not throw.
+    template <class Job>
+    void share(bool worth, int parts, const Job& job) {
+        if (crew && worth) {
+            crew->share(parts, [&](int thread, int begin, int end) {
+                if (begin < end) job(thread ? helpers[thread - 1] : work, begin, end);
+            });
+        } else {
+            job(work, 0, parts);
+        }
+    }
 };
 
 class Network {

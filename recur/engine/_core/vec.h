@@ -66,8 +66,10 @@ RECUR_INLINE F16 with_sign(F16 a, F16 sign) {
 // The lowest bits of a number's mantissa as the exponent of another: 2^n of kRound + n, for whole n in -126..127.
 RECUR_INLINE F16 power_of_two(F16 n) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(n.v), 23))}; }
 RECUR_INLINE uint32_t greater(F16 a, F16 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ); }
-// a where the bit of its lane is set, elsewhere 0.
-RECUR_INLINE F16 masked(F16 a, uint32_t bits) { return {_mm512_maskz_mov_ps(static_cast<__mmask16>(bits), a.v)}; }
+// a + b where the bit of the lane is set, elsewhere a.
+RECUR_INLINE F16 add_where(F16 a, F16 b, uint32_t bits) {
+    return {_mm512_mask_add_ps(a.v, static_cast<__mmask16>(bits), a.v, b.v)};
+}
 RECUR_INLINE float sum(F16 a) { return _mm512_reduce_add_ps(a.v); }
 RECUR_INLINE float largest(F16 a) { return _mm512_reduce_max_ps(a.v); }
 
@@ -292,11 +294,11 @@ RECUR_INLINE float largest(F16 a) {
 #endif
 
 #if !defined(RECUR_AVX512)
-RECUR_INLINE F16 masked(F16 a, uint32_t bits) {
+RECUR_INLINE F16 add_where(F16 a, F16 b, uint32_t bits) {
     float x[16];
-    store(x, a);
+    store(x, b);
     for (int i = 0; i < 16; ++i) x[i] = (bits >> i) & 1u ? x[i] : 0.0f;
-    return load(x);
+    return add(a, load(x));
 }
 #endif
 
