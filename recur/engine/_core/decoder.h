@@ -65,7 +65,7 @@ struct Room {
     bool keep_gates = false;  // of every layer, for who wants to see them
     Buffer<float> kept_gates;
 
-    // job(workspace, begin, end) on 0..parts: on shares of it where there is a crew and it is worth it. It must not throw.
+    // job(workspace, begin, end) on 0..parts: on shares of it where there is a crew and it is worth it.
     template <class Job>
     void share(bool worth, int parts, const Job& job) {
         if (crew && worth) {

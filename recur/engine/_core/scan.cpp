@@ -179,7 +179,7 @@ void scan(const Stack& stack, const ScanCall& call) {
                 } else {
                     pass.run(part(call.batch), until(call.batch), 0, stack.panels(), barrier);
                 }
-            });
+            }, [&] { barrier.abandon(); });
         }
         in = out;
         width = directions * hidden;
