@@ -96,7 +96,9 @@ public:
     Line(const Row& row, float greatest, const Sampling& sampling) : row_(row), greatest_(greatest), all_(row.all) {
         const float warmth = static_cast<float>(sampling.temperature);
         const float factor = static_cast<float>(1.0 / sampling.temperature);
-        for (int t = 0; t < kThresholds - 1; ++t) thresholds_[t] = greatest - kDepths[t] * warmth;
+        for (int t = 0; t < kThresholds - 1; ++t) {
+            thresholds_[t] = std::max(greatest - kDepths[t] * warmth, kNever / 2);
+        }
         thresholds_[kThresholds - 1] = kNever / 2;
         all_.p.need(static_cast<size_t>(row_.n));
         all_.masses.resize(static_cast<size_t>(row_.blocks()) * kThresholds);

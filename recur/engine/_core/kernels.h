@@ -90,7 +90,7 @@ struct Kernels {
     // The sum of p[i], and how many there are, where x[i] > threshold, for each of kThresholds. n a multiple of 16, so
     // small (kBlock) that float32 adds it up.
     void (*above)(const float* x, const float* p, int n, const float* thresholds, float* masses, int* counts);
-    // The same for p[i] = exp((x[i] - shift) * factor), which are made by it.
+    // The same for p[i] = exp((x[i] - shift) * factor), which are made by it. Where an x[i] is NaN so is the last mass.
     void (*weigh)(const float* x, int n, float shift, float factor, const float* thresholds, float* p, float* masses,
                   int* counts);
     // x[i], p[i] and places[i] (base + i where places is null) where low < x[i] <= high, in order, and how many they are;

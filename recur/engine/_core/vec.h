@@ -393,11 +393,6 @@ RECUR_INLINE void squash(F16* x) {
     });
 }
 
-RECUR_INLINE F16 exponential(F16 x) {
-    exponentials<1>(&x);
-    return x;
-}
-
 RECUR_INLINE F16 hyperbolic(F16 x) {
     squash<1, 1>(&x);
     return x;
