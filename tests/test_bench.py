@@ -35,6 +35,19 @@ def test_contestants_take_turns() -> None:
     assert {name: len(each) for name, each in times.items()} == {"a": 3, "b": 3}
 
 
+def test_rested_contestants_run_untimed_before_each_timed_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "WARM", 0.0)
+    calls: list[str] = []
+    contestants = {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    times = measure.together(contestants, rounds=2, rested=True)
+    assert "".join(calls) == "ab" + "aabb" + "bbaa"
+    assert {name: len(each) for name, each in times.items()} == {"a": 2, "b": 2}
+    monkeypatch.setattr(measure, "WARM", 0.005)
+    calls.clear()
+    measure.together({"a": lambda: calls.append("a")}, rounds=1, rested=True)
+    assert len(calls) > 3
+
+
 def test_a_row_has_medians_and_the_median_of_the_ratios_to_the_best() -> None:
     times = {"mine": [1.0, 2.0, 4.0], "slow": [10.0, 12.0, 20.0], "slower": [90.0, 90.0, 90.0]}
     row = measure.compare("x", "what", times, need=5, **ROW)

@@ -148,6 +148,27 @@ def test_batch_and_threads_change_no_token(precision: Any, isa: str) -> None:
                 same(call(features[part], prompt[part], [item]), together[part], atol=0)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("isa", ISAS)
+def test_hypotheses_that_share_a_parent_have_the_bits_they_have_alone(cell: Any, isa: str) -> None:
+    """In 8 bits the recurrent product of rows that go on from the same one is made once."""
+    weights = network(cell, 2, "additive", "tied")
+    core = native.Decoder(weights, cell=cell, layers=2, precision="int8", isa=isa, threads=1)
+    features = np.random.default_rng(14).standard_normal((3, 9, 4)).astype(np.float32)
+    prompt = np.array([[3], [5], [7]])
+    found = core.beam_search(features, prompt=prompt, end=END, max_length=6, min_length=6, beam=7, n_best=7)
+    for item, hypotheses in enumerate(found):
+        assert len(hypotheses) == 7
+        for each in hypotheses:
+            fed = np.concatenate([prompt[item], each.tokens])[None]
+            alone = core.read(fed, features[item : item + 1])
+            np.testing.assert_array_equal(alone.attention[0, :-1], each.attention)  # type: ignore[index]
+            logits = alone.logits[0].astype(np.float64)
+            logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+            told = logits[np.arange(6), each.tokens]
+            np.testing.assert_allclose(each.log_probs, told, rtol=0, atol=2e-6)
+
+
 def test_a_crew_of_threads_changes_no_token() -> None:
     """Weights large enough to be shared out for a single item."""
     weights = language_model("lstm", 272, 300)
@@ -158,6 +179,18 @@ def test_a_crew_of_threads_changes_no_token() -> None:
         np.testing.assert_array_equal(mine.tokens, theirs.tokens)
         np.testing.assert_array_equal(mine.log_probs, theirs.log_probs)
     same(*(each.beam_search(prompt=prompt, end=END, max_length=8) for each in (one, two)), atol=0)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 2.0, "top_k": 3000, "top_p": 0.9}])
+def test_a_crew_shares_out_a_large_vocabulary(options: dict[str, Any]) -> None:
+    """More than a megabyte of weights, and scores enough that their sums are shared out: the same bits as from one."""
+    weights = language_model("gru", 128, 9001, 1)
+    decoders = [native.Decoder(weights, cell="gru", precision="int8", threads=threads) for threads in (1, 2, 3)]
+    found = [each.generate([[3]], length=60, seed=2, **options) for each in decoders]
+    for other in found[1:]:
+        np.testing.assert_array_equal(other.tokens, found[0].tokens)
+        np.testing.assert_array_equal(other.log_probs, found[0].log_probs)
+    assert len(set(found[0].tokens[0].tolist())) > 30 or not options
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
@@ -222,6 +255,25 @@ def test_the_trace_tells_every_gate_and_state() -> None:
     np.testing.assert_allclose(read.cells[:, :, 1:], (f * np.roll(read.cells, 1, axis=2) + i * g)[:, :, 1:], atol=1e-6)
     np.testing.assert_array_equal(read.hidden[1, :, -1], read.state[1][0])
     np.testing.assert_array_equal(core.read(tokens, features).logits, read.logits)
+
+
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_the_reference_keeps_the_same_trace(cell: Any) -> None:
+    weights = network(cell, 2, "additive", "tied")
+    features = np.random.default_rng(8).standard_normal((3, 9, 4)).astype(np.float32)
+    tokens = np.random.default_rng(9).integers(0, V, (3, 5))
+    core, twin = (
+        native.Decoder(weights, cell=cell, layers=2, isa=isa).read(
+            tokens, features, memory_lengths=[9, 4, 1], trace=True
+        )
+        for isa in (None, "reference")
+    )
+    for name in ("logits", "attention", "hidden", "gates", *(["cells"] if cell == "lstm" else [])):
+        mine, theirs = getattr(core, name), getattr(twin, name)
+        assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype), name
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-5, err_msg=name)
+    if cell != "lstm":
+        assert twin.cells is None
 
 
 def test_attention_over_great_numbers_does_not_overflow() -> None:

@@ -10,7 +10,7 @@ import pytest
 from helpers import random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native_helpers import CELLS, language_model, stack_weights
+from native_helpers import CELLS, ISAS, language_model, stack_weights
 
 from recur.engine import native
 
@@ -133,6 +133,19 @@ def test_scores_that_overflow_are_an_error(precision: Any) -> None:
             decoder.generate([[1]], length=5, **options)
     with pytest.raises(ValueError, match="not finite"):
         decoder.beam_search(prompt=[[1]], end=1, max_length=5)
+
+
+@pytest.mark.parametrize("row", [[3e38, -3e38], [3e38, 0], [-3e38, 0]], ids=["nan", "inf", "-inf"])
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("place", [0, 7, 39])
+def test_one_score_that_is_not_finite_is_an_error(row: list[float], isa: str, place: int) -> None:
+    weights = {name: np.zeros_like(value) for name, value in language_model("rnn_relu", 2, 40, 1).items()}
+    weights["rnn.bias_ih_l0"][:] = 2
+    weights["head.weight"][place] = row
+    decoder = native.Decoder(weights, cell="rnn_relu", isa=isa)
+    for options in ({}, {"temperature": 1.0}, {"temperature": 0.5, "top_k": 3}):
+        with pytest.raises(ValueError, match="not finite"):
+            decoder.generate([[1]], length=2, **options)
 
 
 def test_nothing_gives_nothing() -> None:

@@ -61,6 +61,7 @@ def run(core: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_no_memory_error_and_no_undefined_behaviour(core: Path) -> None:
     chosen = "odd_sizes or fall_where or anything or cannot_be or nothing or overflow or change_no_token or several"
+    chosen += " or share_a_parent"
     files = [f"tests/test_engine_native_{name}.py" for name in ("scan", "decoder", "refused")]
     done = run(core, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, *files)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

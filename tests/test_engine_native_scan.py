@@ -144,6 +144,28 @@ def test_the_trace_tells_every_gate_and_state(cell: Any) -> None:
     assert (found.gates[:, 2] == 0).all()
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("norm", [False, True])
+def test_the_reference_keeps_the_same_trace(cell: Any, norm: bool) -> None:
+    weights = stack_weights(cell, 4, 19, 2, bidirectional=True, norm=norm)
+    random = np.random.default_rng(6)
+    x = random.standard_normal((3, 6, 4)).astype(np.float32)
+    resets = random.random((3, 6)) < 0.3
+    core, twin = (
+        native.Stack(weights, cell=cell, layers=2, bidirectional=True, isa=isa).scan(
+            x, lengths=[6, 2, 0], resets=resets, trace=True
+        )
+        for isa in (None, "reference")
+    )
+    for name in ("outputs", "hidden", "gates", *(["cells"] if cell == "lstm" else [])):
+        mine, theirs = getattr(core, name), getattr(twin, name)
+        assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype), name
+        np.testing.assert_allclose(mine, theirs, rtol=0, atol=2e-6, err_msg=name)
+    if cell != "lstm":
+        assert core.cells is None
+        assert twin.cells is None
+
+
 def test_a_large_vocabulary_sized_layer() -> None:
     """Inputs far wider than the layer, as a one-hot input of 50,000 words would be."""
     weights = stack_weights("gru", 50_000, 7)

@@ -76,7 +76,7 @@ def run(*, model: Captioner, quick: bool = False) -> Iterator[Row]:
         for threads in (1, 2):
             contestants[f"PyTorch, {threads} threads"] = _with_threads(torch, threads, theirs, part, limits)
         try:
-            times = together(contestants, rounds=3 if quick else 9, seconds=8)
+            times = together(contestants, rounds=3 if quick else 9, seconds=12, rested=True)
         finally:
             torch.set_num_threads(before)
         others = [name for name in times if name not in ours]

@@ -2,6 +2,11 @@
 
 A machine's clock changes while it is measured. So the contestants of a benchmark take turns (one round runs each of
 them once), the time of each is the median of the rounds, and a ratio is the median of the ratios within rounds.
+
+OpenMP's threads go on spinning for some milliseconds after their work, in case there is more, and keep a processor
+from whoever comes next. Runs that are as short as that are timed rested: after a pause, so that nobody is slowed by
+another's threads, and after some milliseconds of runs that are not timed, so that everybody finds his own threads and
+caches warm.
 """
 
 from __future__ import annotations
@@ -28,6 +33,8 @@ from recur.engine.vision import processors
 from recur.errors import RecurError
 
 ROUNDS = 5
+REST = 0.03  # seconds: five times as long as libgomp's threads were seen to spin
+WARM = 0.01  # seconds of runs that are not timed, one run at least
 EXTRA = 'pip install "recur[train]"'
 
 
@@ -79,9 +86,16 @@ def require(equal: bool, what: str, found: str) -> str:
 
 
 def together(
-    contestants: Mapping[str, Callable[[], object]], *, rounds: int = ROUNDS, seconds: float = 20.0
+    contestants: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int = ROUNDS,
+    seconds: float = 20.0,
+    rested: bool = False,
 ) -> dict[str, list[float]]:
-    """Seconds of every round of each contestant: once each to warm up, then in turns, for about `seconds` at most."""
+    """Seconds of every round of each contestant: once each to warm up, then in turns, for about `seconds` at most.
+
+    `rested`: each timed run comes after a pause and some runs that are not timed.
+    """
     for run in contestants.values():
         run()
     begun = time.perf_counter()
@@ -89,6 +103,12 @@ def together(
     for number in range(rounds):
         order = list(contestants)[:: -1 if number % 2 else 1]
         for name in order:
+            if rested:
+                time.sleep(REST)
+                warm = time.perf_counter() + WARM
+                contestants[name]()
+                while time.perf_counter() < warm:
+                    contestants[name]()
             start = time.perf_counter()
             contestants[name]()
             times[name].append(time.perf_counter() - start)

@@ -68,7 +68,7 @@ def _one(torch: Any, cell: Cell, hidden: int, batch: int, time: int, quick: bool
         for precision in precisions
         for rough in [apart[f"PyTorch {precision}, 1 threads"]]
     }
-    times = together(contestants, rounds=3 if quick else 7, seconds=3)
+    times = together(contestants, rounds=3 if quick else 7, seconds=6, rested=True)
     for precision in precisions:
         others = [name for name in times if name.startswith(f"PyTorch {precision}")]
         yield compare(

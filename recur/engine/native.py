@@ -15,7 +15,8 @@ F features of a region, A attention units, P tokens of a prompt, W words that ma
 from __future__ import annotations
 
 from recur.engine.core import Where, where
-from recur.engine.native_decoder import Decoder, Generation, Reading
+from recur.engine.native_decoder import Decoder
 from recur.engine.native_stack import Precision, Scan, Stack, elementwise
+from recur.engine.twin import Generation, Reading
 
 __all__ = ["Decoder", "Generation", "Precision", "Reading", "Scan", "Stack", "Where", "elementwise", "where"]

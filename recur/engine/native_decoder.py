@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,6 @@ from recur.engine import core, search
 from recur.engine.native_stack import (
     PRECISIONS,
     FloatArray,
-    Ids,
     Precision,
     checked,
     code,
@@ -31,31 +30,9 @@ from recur.engine.native_stack import (
     whole,
 )
 from recur.engine.reference import GATES, Array, Cell, IntArray, State, Weights
-from recur.engine.search import Hypothesis, Step
-from recur.engine.twin import Twin, TwinItems, step_of
+from recur.engine.search import Hypothesis
+from recur.engine.twin import Generation, Reading, Twin
 from recur.engine.vision import processors
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """What `Decoder.generate` wrote: `tokens` [B, T], the model's own `log_probs` [B, T], and the state to go on."""
-
-    tokens: npt.NDArray[np.int64]
-    log_probs: FloatArray
-    state: list[State]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a decoder makes of given tokens [B, T]: `logits` [B, T, V or W] of what follows each, `attention`
-    [B, T, R] or None, the last `state`, and with `trace` `hidden`, `cells` and `gates` as in `native.Scan`."""
-
-    logits: FloatArray
-    attention: FloatArray | None
-    state: list[State]
-    hidden: FloatArray | None = None
-    cells: FloatArray | None = None
-    gates: FloatArray | None = None
 
 
 class Decoder:
@@ -151,7 +128,7 @@ class Decoder:
         items = self._items(features, prompt, memory_lengths, state)
         rules = self._rules(end, min_length, max_length, forbidden, no_repeat_ngram, no_end_after)
         if self._module is None:
-            step, first = self._begin(items)
+            step, first = self._twin.prompted(items)
             return [self._named(found) for found in search.greedy(step, first, **rules)]
         rolled = self._core.roll(
             **items, **rules, samples=1, temperature=0.0, top_k=0, top_p=1.0, draws=None, threads=self.threads
@@ -183,7 +160,7 @@ class Decoder:
         options: dict[str, Any] = {"samples": samples, "temperature": temperature, "top_k": top_k, "top_p": top_p}
         draws = search.draws(len(items["prompt"]), seed=seed, places=max_length + 1, **options)
         if self._module is None:
-            step, first = self._begin(items)
+            step, first = self._twin.prompted(items)
             found = search.sample(step, first, **rules, seed=seed, **options)
             return [tuple(map(self._named, each)) for each in found]
         return self._told(self._core.roll(**items, **rules, **options, draws=draws, threads=self.threads), items)
@@ -210,7 +187,7 @@ class Decoder:
         rules = self._rules(end, min_length, max_length, forbidden, no_repeat_ngram, no_end_after)
         options: dict[str, Any] = {"beam": beam, "n_best": n_best, "length_penalty": length_penalty}
         if self._module is None:
-            step, first = self._begin(items)
+            step, first = self._twin.prompted(items)
             return [tuple(map(self._named, each)) for each in search.beam_search(step, first, **rules, **options)]
         return self._told(self._core.beam_search(**items, **rules, **options, threads=self.threads), items)
 
@@ -242,7 +219,7 @@ class Decoder:
                 batch, seed=seed, places=length, samples=1, temperature=temperature, top_k=top_k, top_p=top_p
             )
         if self._module is None:
-            return self._generate_slowly(items, length, temperature, top_k, top_p, draws)
+            return self._twin.generate(items, length, temperature, top_k, top_p, draws)
         tokens = np.zeros((batch, length), np.int64)
         log_probs = np.zeros((batch, length), np.float32)
         h, c = packed_state(None, self.cell, self.layers, batch, self.hidden)
@@ -275,9 +252,7 @@ class Decoder:
         items = self._items(features, tokens, memory_lengths, state)
         batch, time = items["prompt"].shape
         if self._module is None:
-            if trace:
-                raise ValueError("a trace, but the reference keeps none; expected the compiled core; leave trace out")
-            return self._read_slowly(items)
+            return self._twin.read(items, trace=trace)
         logits = np.zeros((batch, time, len(self.words)), np.float32)
         regions = 0 if items["features"] is None else items["features"].shape[1]
         attention = np.zeros((batch, time, regions), np.float32) if self.attention else None
@@ -358,7 +333,7 @@ class Decoder:
         if count == 0 or len(np.unique(self.words)) != count:
             raise ValueError(f"{count} words, some of them twice or none; expected different ids; give those")
         self._column = {int(word): column for column, word in enumerate(self.words)}
-        self._twin = Twin(self.weights, self.cell, self.words)
+        self._twin = Twin(self.weights, self.cell, self.layers, self.words)
         self._core: Any = None
         if self._module is not None:
             head = np.ascontiguousarray(self.weights.get("head.weight", self.weights["embedding.weight"])[self.words])
@@ -453,65 +428,3 @@ class Decoder:
             at += length
         ends = np.cumsum(counts).tolist()
         return [tuple(found[stop - count : stop]) for stop, count in zip(ends, counts.tolist(), strict=True)]
-
-    # ----------------------------------------------------------------------------------------------- the slow twin
-
-    def _begin(self, items: dict[str, Any]) -> tuple[TwinItems, Step]:
-        """The step function and what the prompt gives."""
-        step, logits, state, alpha = self._prompted(items)
-        return step, step_of(logits, state, alpha, len(logits))
-
-    def _prompted(
-        self, items: dict[str, Any], seen: list[tuple[Array, Array | None]] | None = None
-    ) -> tuple[TwinItems, Array, list[State], Array | None]:
-        tokens = items["prompt"]
-        batch = len(tokens)
-        everyone = np.arange(batch)
-        step = self._twin.begin(items["features"], items["memory_lengths"])
-        h, c = items["h"], items["c"]
-        if h is None:
-            h, c = packed_state(None, self.cell, self.layers, batch, self.hidden)
-        state = layers_of(h, c)
-        inputs = [self.weights["embedding.weight"][tokens[:, place]] for place in range(tokens.shape[1])]
-        if "start.weight" in self.weights:
-            inputs.insert(0, cast(FloatArray, self._twin.start(items["features"], items["memory_lengths"])))
-        logits: Array = np.zeros((batch, len(self.words)), np.float32)
-        alpha: Array | None = None
-        for x in inputs:
-            logits, state, alpha = step.feed(x, state, everyone)
-            if seen is not None:
-                seen.append((logits, alpha))
-        return step, logits, state, alpha
-
-    def _read_slowly(self, items: dict[str, Any]) -> Reading:
-        seen: list[tuple[Array, Array | None]] = []
-        _, _, state, _ = self._prompted(items, seen)
-        seen = seen[len(seen) - items["prompt"].shape[1] :]
-        shape = (*items["prompt"].shape, -1)
-        logits = np.stack([each for each, _ in seen], 1) if seen else np.zeros((shape[0], 0, len(self.words)))
-        looks = [each for _, each in seen if each is not None]
-        attention = np.stack(looks, 1).astype(np.float32) if looks else None
-        return Reading(logits.astype(np.float32), attention, state)
-
-    def _generate_slowly(
-        self, items: dict[str, Any], length: int, temperature: float, top_k: int, top_p: float, draws: Any
-    ) -> Generation:
-        step, logits, state, _ = self._prompted(items)
-        everyone = np.arange(len(logits))
-        chosen: list[Ids] = []
-        gained: list[Array] = []
-        for place in range(length):
-            log_probs = search.log_softmax(logits.copy())
-            if temperature:
-                tokens = search.choose(log_probs[:, None], draws[:, :, place], temperature, top_k, top_p)[:, 0]
-            else:
-                tokens = log_probs.argmax(axis=-1)
-            chosen.append(np.asarray(tokens, np.int64))
-            gained.append(log_probs[everyone, tokens])
-            if place < length - 1:
-                x = self.weights["embedding.weight"][self.words[tokens]]
-                logits, state, _ = step.feed(x, state, everyone)
-        empty = np.zeros((len(everyone), 0))
-        tokens_out = np.stack(chosen, 1) if chosen else empty.astype(np.int64)
-        log_out = np.stack(gained, 1) if gained else empty
-        return Generation(self.words[tokens_out], log_out.astype(np.float32), state)

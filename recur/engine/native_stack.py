@@ -135,6 +135,16 @@ def checked(weights: Weights, names: Sequence[str]) -> dict[str, FloatArray]:
     return {name: floats(value, name) for name, value in weights.items()}
 
 
+Kept = tuple[FloatArray | None, FloatArray | None, FloatArray | None]  # hidden, cells, gates
+
+
+def kept_of(trace: reference.Trace | None) -> Kept:
+    """What the reference kept, as the core gives it."""
+    if trace is None:
+        return None, None, None
+    return cast(Kept, (trace.hidden, trace.cells, trace.gates))
+
+
 def fitting(x: FloatArray, name: str, shape: tuple[int, ...]) -> None:
     if x.shape != shape:
         raise ValueError(f"{name} has shape {list(x.shape)}; expected {list(shape)}; give weights that fit together")
@@ -268,8 +278,8 @@ class Stack:
         resets: npt.NDArray[np.bool_] | None,
         trace: bool,
     ) -> Scan:
-        if trace:
-            raise ValueError("a trace, but the reference keeps none; expected the compiled core; leave trace out")
+        batch, time, _ = x.shape
+        kept = reference.Trace.empty(self.cell, len(state), batch, time, self.hidden, x) if trace else None
         out, after = reference.scan(
             self.cell,
             x,
@@ -280,8 +290,9 @@ class Stack:
             resets=resets,
             bidirectional=self.bidirectional,
             prefix=self.prefix,
+            trace=kept,
         )
-        return Scan(cast(FloatArray, out), after)
+        return Scan(cast(FloatArray, out), after, *kept_of(kept))
 
 
 def elementwise(function: Literal["tanh", "sigmoid", "exp"], x: Array, *, isa: str | None = None) -> FloatArray:

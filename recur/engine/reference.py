@@ -11,6 +11,7 @@ B batch, T time, D input features, H hidden units, L layers, R regions, A attent
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -126,6 +127,51 @@ def cell_step(
     return (np.tanh(read + kept) if cell == "rnn" else np.maximum(read + kept, 0),)
 
 
+def cell_gates(
+    cell: Cell, x: Array, state: State, weights: Weights, layer: int, prefix: str = "", suffix: str = ""
+) -> Array:
+    """The gates with which `cell_step` takes the same step, after their sigmoid or tanh: [B, G * H], in the order of
+    the weights. Those of the plain RNNs are h' itself."""
+    ih, hh, b_ih, b_hh = layer_weights(weights, layer, prefix, suffix)
+    if f"{prefix}norm_ih_l{layer}{suffix}" in weights:
+        read = normed(x @ ih.T, weights[f"{prefix}norm_ih_l{layer}{suffix}"], b_ih)
+        kept = normed(state[0] @ hh.T, weights[f"{prefix}norm_hh_l{layer}{suffix}"], b_hh)
+    else:
+        read, kept = x @ ih.T + b_ih, state[0] @ hh.T + b_hh
+    if cell == "lstm":
+        i, f, g, o = np.split(read + kept, 4, axis=-1)
+        return np.concatenate([sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)], axis=-1)
+    if cell == "gru":
+        r_x, z_x, n_x = np.split(read, 3, axis=-1)
+        r_h, z_h, n_h = np.split(kept, 3, axis=-1)
+        r = sigmoid(r_x + r_h)
+        return np.concatenate([r, sigmoid(z_x + z_h), np.tanh(n_x + r * n_h)], axis=-1)
+    return np.tanh(read + kept) if cell == "rnn" else np.maximum(read + kept, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Every state and gate of a scan, zero where a sequence is over; S layers times directions, forward first."""
+
+    hidden: Array  # [S, B, T, H]
+    cells: Array | None  # the same, for lstm
+    gates: Array  # [S, B, T, G * H], see `cell_gates`
+
+    @classmethod
+    def empty(cls, cell: Cell, stacks: int, batch: int, time: int, hidden: int, like: Array) -> Trace:
+        """Zeros of the same float type as `like`, to be filled."""
+        shape = (stacks, batch, time, hidden)
+        cells = np.zeros(shape, like.dtype) if PARTS[cell] == 2 else None
+        return cls(np.zeros(shape, like.dtype), cells, np.zeros((*shape[:3], GATES[cell] * hidden), like.dtype))
+
+    def note(self, stack: int, time: int, rows: npt.NDArray[np.bool_], after: State, gates: Array) -> None:
+        """One step of one layer and direction, of the `rows` [B] that took it."""
+        self.hidden[stack, rows, time] = after[0][rows]
+        self.gates[stack, rows, time] = gates[rows]
+        if self.cells is not None:
+            self.cells[stack, rows, time] = after[1][rows]
+
+
 def zero_state(cell: Cell, layers: int, rows: int, hidden: int, like: Array) -> list[State]:
     """The state that everything starts from, of the same float type as `like`: [L] states of arrays [rows, H]."""
     return [tuple(np.zeros((rows, hidden), like.dtype) for _ in range(PARTS[cell])) for _ in range(layers)]
@@ -142,13 +188,15 @@ def scan(
     resets: npt.NDArray[np.bool_] | None = None,
     bidirectional: bool = False,
     prefix: str = "",
+    trace: Trace | None = None,
 ) -> tuple[Array, list[State]]:
     """A stack of layers over a whole sequence x [B, T, D]: outputs [B, T, H] of the top layer and the last state.
 
     `state` is where to go on from (zeros when left out). Row b ends after `lengths[b]` steps (0..T, T when left out):
     from there on its state stands still and its outputs are zero, as with `torch.nn.utils.rnn.PackedSequence`.
     Where `resets` [B, T] is true, a new sequence begins with that step: the state is zero before it is read. In both
-    directions, outputs are [B, T, 2H], and states come forward and backward by turns, as in PyTorch.
+    directions, outputs are [B, T, 2H], and states come forward and backward by turns, as in PyTorch. An empty `trace`
+    is filled.
     """
     batch, time, _ = x.shape
     ends = np.full(batch, time) if lengths is None else np.asarray(lengths)
@@ -168,6 +216,9 @@ def scan(
                     fresh = np.asarray(resets)[:, border] & (border < ends)
                 before = tuple(np.where(fresh[:, None], 0, part).astype(x.dtype) for part in now[index])
                 after = cell_step(cell, below[:, t], before, weights, layer, prefix, suffix)
+                if trace is not None:
+                    gates = cell_gates(cell, below[:, t], before, weights, layer, prefix, suffix)
+                    trace.note(index, t, t < ends, after, gates)
                 going = (t < ends)[:, None]
                 now[index] = tuple(np.where(going, new, old) for new, old in zip(after, now[index], strict=True))
                 out[:, t, way * hidden : (way + 1) * hidden] = np.where(going, after[0], 0)
@@ -216,19 +267,22 @@ def caption_step(
     weights: Weights,
     cell: Cell,
     lengths: IntArray | None = None,
+    gates: list[Array] | None = None,
 ) -> tuple[Array, list[State], Array | None]:
     """One step of the caption decoder: input x [B, E] -> logits [B, V], the next state, attention [B, R] or None.
 
     With a memory, the first layer's h asks attention for a context c; the second layer reads [h, c], and so does the
     output. Layers above the second read the layer below. Without one, the layers are a plain stack. The tanh layer
     before the head (`output`) and a head of its own (`head.weight`, else the embedding) are there where their weights
-    are. `lengths` [B]: how many regions of the memory count.
+    are. `lengths` [B]: how many regions of the memory count. `gates` gets each layer's (`cell_gates`).
     """
     after: list[State] = []
     below, context, alpha = x, None, None
     for layer, before in enumerate(state):
         if layer == 1 and context is not None:
             below = np.concatenate([below, context], axis=-1)
+        if gates is not None:
+            gates.append(cell_gates(cell, below, before, weights, layer, "rnn."))
         after.append(cell_step(cell, below, before, weights, layer, "rnn."))
         below = after[-1][0]
         if layer == 0 and memory is not None and keys is not None:

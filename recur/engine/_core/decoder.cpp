@@ -24,11 +24,10 @@ void affine(const Kernels& kernels, const Linear& w, const Buffer<float>& base, 
     const int columns = w.columns();
     std::vector<float*>& rows = work.rows;
     rows.resize(n);
-    for (int r = 0; r < n; ++r) {
-        rows[r] = y + static_cast<size_t>(r) * columns;
-        std::memcpy(rows[r], base.data(), static_cast<size_t>(columns) * sizeof(float));
-    }
-    kernels.multiply(w.view(), x, n, rows.data(), 0, w.panels(), work.scratch(w.scratch()));
+    for (int r = 0; r < n; ++r) rows[r] = y + static_cast<size_t>(r) * columns;
+    work.from.assign(static_cast<size_t>(n), base.data());
+    kernels.multiply(w.view(), {n, x, nullptr, work.from.data(), rows.data()}, 0, w.panels(),
+                     work.scratch(w.scratch()));
 }
 
 bool small_enough(const float* x, size_t n) {
@@ -148,7 +147,8 @@ void Network::gates(int n, Room& room) const {
     const size_t columns = static_cast<size_t>(stack_->gate_columns());
     room.gates.need(columns * n);
     room.gate_rows.resize(n);
-    for (int r = 0; r < n; ++r) room.gate_rows[r] = room.gates.data() + columns * r;
+    room.first.resize(n);
+    for (int r = 0; r < n; ++r) room.first[r] = room.gate_rows[r] = room.gates.data() + columns * r;
 }
 
 void Network::attend(int n, const float* const* h, const Memory* const* memory, Room& room) const {
@@ -190,6 +190,7 @@ void Network::step(int n, const int* before, State& from, State& to, const Memor
     const bool lstm = stack_->cell == Cell::lstm;
     const int panels = stack_->panels();
     to.need(n);
+    room.groups.gather(before, n);
     room.h_in.resize(n), room.h_out.resize(n), room.c_in.resize(n), room.c_out.resize(n), room.below.resize(n);
     for (int layer = 0; layer < stack_->layers(); ++layer) {
         for (int r = 0; r < n; ++r) {
@@ -202,17 +203,13 @@ void Network::step(int n, const int* before, State& from, State& to, const Memor
         }
         std::vector<const float* const*> pieces = {room.below.data()};
         if (layer == 1 && attends()) pieces.push_back(room.contexts.data());
-        const auto part = [&](int thread, int begin, int end) {
-            Workspace& work = thread ? room.helpers[thread - 1] : room.work;
+        const auto part = [&](Workspace& work, int begin, int end) {
             if (layer > 0) stack_->inputs(layer, pieces, n, room.gate_rows.data(), begin, end, work);
-            stack_->advance(layer, n, room.gate_rows.data(), room.h_in.data(), lstm ? room.c_in.data() : nullptr,
-                            room.h_out.data(), lstm ? room.c_out.data() : nullptr, begin, end, work);
+            stack_->advance(layer, n, layer > 0 ? room.gate_rows.data() : room.first.data(), room.gate_rows.data(),
+                            room.h_in.data(), lstm ? room.c_in.data() : nullptr, room.h_out.data(),
+                            lstm ? room.c_out.data() : nullptr, begin, end, work, &room.groups);
         };
-        if (room.crew && !stack_->normed() && stack_->layer(layer).recurrent.bytes() >= kShared) {
-            room.crew->share(panels, part);
-        } else {
-            part(0, 0, panels);
-        }
+        room.share(!stack_->normed() && stack_->layer(layer).recurrent.bytes() >= kShared, panels, part);
         const size_t columns = static_cast<size_t>(stack_->gate_columns());
         if (room.keep_gates) {
             if (layer == 0) room.kept_gates.need(columns * n * stack_->layers());
@@ -258,7 +255,8 @@ void Decoder::score(int n, State& state, Room& room) const {
         room.output.need(static_cast<size_t>(n) * columns);
         affine(kernels, net.out_, net.out_bias_, room.tops.data(), n, room.output.data(), room.work);
         if (net.out_context_.present()) {
-            kernels.multiply(net.out_context_.view(), room.contexts.data(), n, room.work.rows.data(), 0,
+            float* const* rows = room.work.rows.data();
+            kernels.multiply(net.out_context_.view(), {n, room.contexts.data(), nullptr, rows, rows}, 0,
                              net.out_context_.panels(), room.work.scratch(net.out_context_.scratch()));
         }
         kernels.tanh(room.output.data(), n * columns);
@@ -267,23 +265,17 @@ void Decoder::score(int n, State& state, Room& room) const {
     room.logit_stride = head_.columns();
     room.logits.need(static_cast<size_t>(n) * room.logit_stride);
     room.targets.resize(n);
-    for (int r = 0; r < n; ++r) {
-        room.targets[r] = room.logits.data() + static_cast<size_t>(r) * room.logit_stride;
-        std::memcpy(room.targets[r], bias_.data(), static_cast<size_t>(room.logit_stride) * sizeof(float));
-    }
-    const auto part = [&](int thread, int begin, int end) {
-        Workspace& work = thread ? room.helpers[thread - 1] : room.work;
-        kernels.multiply(head_.view(), room.tops.data(), n, room.targets.data(), begin, end,
+    for (int r = 0; r < n; ++r) room.targets[r] = room.logits.data() + static_cast<size_t>(r) * room.logit_stride;
+    const std::vector<const float*> base(static_cast<size_t>(n), bias_.data());
+    const auto part = [&](Workspace& work, int begin, int end) {
+        float* const* rows = room.targets.data();
+        kernels.multiply(head_.view(), {n, room.tops.data(), nullptr, base.data(), rows}, begin, end,
                          work.scratch(head_.scratch()));
         if (!head_context_.present()) return;
-        kernels.multiply(head_context_.view(), room.contexts.data(), n, room.targets.data(), begin, end,
+        kernels.multiply(head_context_.view(), {n, room.contexts.data(), nullptr, rows, rows}, begin, end,
                          work.scratch(head_context_.scratch()));
     };
-    if (room.crew && head_.bytes() >= kShared) {
-        room.crew->share(head_.panels(), part);
-    } else {
-        part(0, 0, head_.panels());
-    }
+    room.share(head_.bytes() >= kShared, head_.panels(), part);
 }
 
 }  // namespace recur

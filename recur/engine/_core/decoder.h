@@ -58,10 +58,24 @@ struct Room {
     std::vector<Workspace> helpers;
     Buffer<float> gates, context, query, output, logits, alpha;
     std::vector<float*> gate_rows, h_out, c_out, targets;
+    std::vector<const float*> first;  // what the first layer's gates start from: a token's row, or gate_rows
     std::vector<const float*> h_in, c_in, below, contexts, alphas, tops;
+    Groups groups;
     int logit_stride = 0, alpha_stride = 0;
     bool keep_gates = false;  // of every layer, for who wants to see them
     Buffer<float> kept_gates;
+
+    // job(workspace, begin, end) on 0..parts: on shares of it where there is a crew and it is worth it.
+    template <class Job>
+    void share(bool worth, int parts, const Job& job) {
+        if (crew && worth) {
+            crew->share(parts, [&](int thread, int begin, int end) {
+                if (begin < end) job(thread ? helpers[thread - 1] : work, begin, end);
+            });
+        } else {
+            job(work, 0, parts);
+        }
+    }
 };
 
 class Network {
@@ -75,8 +89,8 @@ public:
     void start(int n, const float* const* features, const int* regions, float* const* gates, Workspace& work) const;
     // The same for a token, made on its first use.
     const float* token(int64_t id) const;
-    // One step of n rows. The first layer's gates are room.gate_rows, already filled; row r goes on from row before[r]
-    // of `from` and its state is row r of `to`. memory[r] is null without attention.
+    // One step of n rows. room.first is what the first layer reads of each; row r goes on from row before[r] of `from`
+    // and its state is row r of `to`. memory[r] is null without attention.
     void step(int n, const int* before, State& from, State& to, const Memory* const* memory, Room& room) const;
     void gates(int n, Room& room) const;  // room for the first layer's gates of n rows
 

@@ -13,6 +13,8 @@
 namespace recur {
 
 constexpr int kLanes = 16;
+constexpr int kThresholds = 5;  // of `above` and `weigh`
+constexpr int kBlock = 1024;    // numbers that these take at most
 constexpr float kNever = -1e30f;  // the score of a column that only pads: finite, so that 0 times it is 0
 
 enum class Precision : int { float32 = 0, bfloat16 = 1, int8 = 2 };
@@ -37,12 +39,21 @@ struct Scratch {
     float* scale;
 };
 
+// y[t] = from[t] + x[r] W^T for t = first[r] .. first[r + 1] - 1, or t = r where first is null. `from` may be `y`. Several
+// t to one r only in int8, where the sum is exact and has the same bits wherever it starts.
+struct Rows {
+    int n;
+    const float* const* x;
+    const int* first;
+    const float* const* from;
+    float* const* y;
+};
+
 struct Kernels {
     const char* name;
-    // y[r][panel_begin * 16 * vectors ...] += x[r] W^T for r < n; y counts from the matrix's first row. Sums over the
-    // depth are made in one order whatever n is: results do not depend on what else is in the batch.
-    void (*multiply)(const Matrix& w, const float* const* x, int n, float* const* y, int panel_begin, int panel_end,
-                     Scratch scratch);
+    // The product for the columns of panels panel_begin..panel_end; y and from count from the matrix's first row. Sums
+    // over the depth are made in one order whatever n is: results do not depend on what else is in the batch.
+    void (*multiply)(const Matrix& w, const Rows& rows, int panel_begin, int panel_end, Scratch scratch);
     // One step of a cell for units unit_begin..unit_end (multiples of 16). `gates` has, for each 16 units, its G
     // vectors side by side; it holds the activated gates afterwards. `recurrent` (gru only) is U h + b' in the same
     // order.
@@ -70,12 +81,22 @@ struct Kernels {
     void (*spread)(const float* x, int n, float* greatest, float* total, float* moment);
     // out[i] = exp((x[i] - shift) * factor), n a multiple of 16.
     void (*powers)(const float* x, int n, float shift, float factor, float* out);
-    // The sum of p[i], and how many there are, where x[i] > threshold; n a multiple of 16.
-    void (*above)(const float* x, const float* p, int n, float threshold, double* mass, int* count);
-    // The places where low < x[i] <= high, in order, and how many they are; n a multiple of 16.
-    int (*between)(const float* x, int n, float low, float high, int* places);
-    // The first place of the greatest of x[0..n), n a multiple of 16.
-    int (*best)(const float* x, int n);
+    // The greatest and the least of x[0..n), n a multiple of 16; what they are where one is NaN is not said.
+    void (*extremes)(const float* x, int n, float* greatest, float* least);
+    // The first place of x[0..n) that is not below `value`, n where there is none; n a multiple of 16.
+    int (*place)(const float* x, int n, float value);
+    // The sum of exp(x[i] - shift); n a multiple of 16.
+    float (*mass)(const float* x, int n, float shift);
+    // The sum of p[i], and how many there are, where x[i] > threshold, for each of kThresholds. n a multiple of 16, so
+    // small (kBlock) that float32 adds it up.
+    void (*above)(const float* x, const float* p, int n, const float* thresholds, float* masses, int* counts);
+    // The same for p[i] = exp((x[i] - shift) * factor), which are made by it. Where an x[i] is NaN so is the last mass.
+    void (*weigh)(const float* x, int n, float shift, float factor, const float* thresholds, float* p, float* masses,
+                  int* counts);
+    // x[i], p[i] and places[i] (base + i where places is null) where low < x[i] <= high, in order, and how many they are;
+    // n a multiple of 16, room for 16 more at the ends.
+    int (*pick)(const float* x, const float* p, const int* places, int base, int n, float low, float high, float* x_out,
+                float* p_out, int* places_out);
     // The k greatest of x[0..n), greatest first, of equal ones the first; n a multiple of 16, n >= k >= 1.
     void (*top)(const float* x, int n, int k, int* places, float* values);
     // Whether every one of x[0..n) is finite; any n.

@@ -74,6 +74,7 @@ public:
                 panels_,    data_.data(), scale_.data(), sums_.data()};
     }
     bool present() const { return rows_ > 0; }
+    bool exact() const { return precision_ == Precision::int8; }  // sums without rounding
     int depth() const { return depth_; }
     int panels() const { return panels_; }
     int vectors() const { return vectors_; }

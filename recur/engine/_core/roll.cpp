@@ -38,7 +38,8 @@ void roll_part(const Decoder& decoder, const Items& items, const Rules& rules, c
             if (sampling.temperature > 0) {
                 const size_t at = (static_cast<size_t>(begin + owner[i]) * samples + number[i]) *
                                       (static_cast<size_t>(rules.max_length) + 1) + length;
-                token = drawn(kernels, barred.data(), session.room.logit_stride, words, sampling, sampling.draws[at]).place;
+                token = drawn(kernels, session.room, barred.data(), session.room.logit_stride, words, sampling,
+                              sampling.draws[at]);
             } else {
                 token = static_cast<int>(std::max_element(barred.begin(), barred.begin() + words) - barred.begin());
             }
@@ -79,23 +80,11 @@ void generate_part(const Decoder& decoder, const Items& items, int length, const
             const float* logits = session.logits(r);
             const int stride = session.room.logit_stride;
             const size_t at = static_cast<size_t>(begin + r) * length + t;
-            float greatest = 0, total = 0, moment;
-            int token = 0;
-            const bool usable = kernels.finite(logits, decoder.words());
-            if (usable && sampling.temperature > 0) {
-                const Drawn one = drawn(kernels, logits, stride, decoder.words(), sampling, sampling.draws[at]);
-                token = one.place, greatest = one.greatest, total = one.total;
-            } else if (usable) {
-                token = kernels.best(logits, stride);
-            }
-            if (usable && sampling.temperature != 1) kernels.spread(logits, stride, &greatest, &total, &moment);
-            if (!usable || !possible(greatest) || !std::isfinite(total)) {
-                throw std::domain_error("the network gave a score that is not finite; expected finite ones; "
-                                        "look for weights that are too large");
-            }
-            tokens[at] = token;
-            log_probs[at] = (logits[token] - greatest) - std::log(total);
-            ids[r] = decoder.id(token);
+            const double draw = sampling.draws ? sampling.draws[at] : 0.0;
+            const Choice one = chosen(kernels, session.room, logits, stride, decoder.words(), sampling, draw);
+            tokens[at] = one.place;
+            log_probs[at] = one.log_prob;
+            ids[r] = decoder.id(one.place);
         }
         if (t < length - 1) session.feed(rows, ids.data(), all.data(), all.data(), true);
     }

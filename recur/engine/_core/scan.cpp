@@ -12,7 +12,10 @@
 namespace recur {
 namespace {
 
-constexpr size_t kChunkBytes = size_t{4} << 20;     // gates of as many steps as fit are computed together
+// Gates of as many steps as fit are computed together: they stay in the second-level cache until the cell reads them. More
+// where rows are wide, since each product reads all weights once.
+constexpr size_t kChunkBytes = size_t{512} << 10;
+constexpr int kChunkRows = 256;
 constexpr size_t kWideWeights = size_t{768} << 10;  // bytes of recurrent weights from which panels are shared
 constexpr double kThreadWork = 1.5e6;               // multiplications below which one thread is enough
 constexpr double kMeetingWork = 200e3;              // of a step, below which meeting costs more than it brings
@@ -54,7 +57,8 @@ struct Pass {
         for (int b = row_begin; b < row_end; ++b) longest = std::max(longest, static_cast<int>(call.lengths[b]));
 
         const size_t step_bytes = static_cast<size_t>(rows) * gates * sizeof(float);
-        const int chunk = std::clamp(static_cast<int>(kChunkBytes / std::max<size_t>(step_bytes, 1)), 1, longest + 1);
+        const int fitting = static_cast<int>(kChunkBytes / std::max<size_t>(step_bytes, 1));
+        const int chunk = std::clamp(std::max(fitting, kChunkRows / std::max(rows, 1)), 1, longest + 1);
         Buffer<float> ahead(static_cast<size_t>(chunk) * rows * gates);
         Buffer<float> zeros(columns, 0.0f);
         Workspace work;
@@ -96,7 +100,7 @@ struct Pass {
                     targets.push_back(ahead.data() + (static_cast<size_t>(s - start) * rows + b - row_begin) * gates);
                 }
                 const int count = static_cast<int>(going.size());
-                stack.advance(layer, count, targets.data(), h_in.data(), lstm ? c_in.data() : nullptr, h_out.data(),
+                stack.advance(layer, count, targets.data(), targets.data(), h_in.data(), lstm ? c_in.data() : nullptr, h_out.data(),
                               lstm ? c_out.data() : nullptr, panel_begin, panel_end, work);
                 for (int i = 0; i < count; ++i) {
                     const size_t to = place(going[i], s);
@@ -175,7 +179,7 @@ void scan(const Stack& stack, const ScanCall& call) {
                 } else {
                     pass.run(part(call.batch), until(call.batch), 0, stack.panels(), barrier);
                 }
-            });
+            }, [&] { barrier.abandon(); });
         }
         in = out;
         width = directions * hidden;

@@ -66,11 +66,17 @@ struct Reading {
 void read(const Decoder& decoder, const Items& items, const Reading& out, int threads);
 
 // The place in `values` [n] that `draw` in [0, 1) falls on, where the probabilities are softmax(values / temperature),
-// cut to the top_k and then to the nucleus top_p. Values at or below kNever / 2 cannot come.
-struct Drawn {
+// cut to the top_k and then to the nucleus top_p. Values at or below kNever / 2 cannot come. `count` of the n are real.
+int drawn(const Kernels& kernels, Room& room, const float* values, int n, int count, const Sampling& sampling,
+          double draw);
+
+// The place of the greatest of `values`, or with a temperature the one drawn, and its log-probability in softmax(values).
+// Errors: domain_error for values that are not finite.
+struct Choice {
     int place;
-    float greatest, total;  // of the values, and of exp((value - greatest) / temperature)
+    float log_prob;
 };
-Drawn drawn(const Kernels& kernels, const float* values, int n, int count, const Sampling& sampling, double draw);
+Choice chosen(const Kernels& kernels, Room& room, const float* values, int n, int count, const Sampling& sampling,
+              double draw);
 
 }  // namespace recur

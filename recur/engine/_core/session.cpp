@@ -68,8 +68,7 @@ void Session::step(int n, const int* before, const int* items) {
 void Session::feed(int n, const int64_t* ids, const int* before, const int* items, bool score) {
     const Network& net = decoder.network();
     net.gates(n, room);
-    const size_t size = static_cast<size_t>(net.stack().gate_columns()) * sizeof(float);
-    for (int r = 0; r < n; ++r) std::memcpy(room.gate_rows[r], net.token(ids[r]), size);
+    for (int r = 0; r < n; ++r) room.first[r] = net.token(ids[r]);
     step(n, before, items);
     if (score) decoder.score(n, now_, room);
 }

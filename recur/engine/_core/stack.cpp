@@ -1,5 +1,6 @@
 #include "stack.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace recur {
@@ -82,23 +83,34 @@ void Stack::normalise(float* gates, const Buffer<float>& gain, const Buffer<floa
     each([&](int i) { gates[i] = (gates[i] - centre) * factor * gain[i] + bias[i]; });
 }
 
+void Groups::gather(const int* before, int n) {
+    starts.assign(n ? static_cast<size_t>(*std::max_element(before, before + n)) + 2 : 1, 0);
+    for (int r = 0; r < n; ++r) ++starts[before[r] + 1];
+    first.assign(1, 0);
+    for (size_t i = 1; i < starts.size(); ++i) {
+        if (starts[i]) first.push_back(first.back() + starts[i]);
+        starts[i] += starts[i - 1];
+    }
+    order.resize(n);
+    for (int r = 0; r < n; ++r) order[starts[before[r]]++] = r;
+}
+
 void Stack::inputs(int layer, const std::vector<const float* const*>& x, int n, float* const* gates, int begin,
                    int end, Workspace& work) const {
     const Layer& here = layers_[layer];
-    const int width = here.recurrent.vectors() * kLanes;
-    for (int r = 0; r < n; ++r) {
-        std::memcpy(gates[r] + begin * width, here.base.data() + begin * width,
-                    static_cast<size_t>(end - begin) * width * sizeof(float));
-    }
+    work.from.assign(static_cast<size_t>(n), here.base.data());
+    const float* const* from = work.from.data();
     for (size_t piece = 0; piece < x.size(); ++piece) {
         const Linear& w = here.inputs[piece];
-        kernels->multiply(w.view(), x[piece], n, gates, begin, end, work.scratch(w.scratch()));
+        kernels->multiply(w.view(), {n, x[piece], nullptr, from, gates}, begin, end, work.scratch(w.scratch()));
+        from = gates;
     }
     for (int r = 0; here.normed && r < n; ++r) normalise(gates[r], here.norm_ih, here.bias_ih);
 }
 
-void Stack::advance(int layer, int n, float* const* gates, const float* const* h_in, const float* const* c_in,
-                    float* const* h_out, float* const* c_out, int begin, int end, Workspace& work) const {
+void Stack::advance(int layer, int n, const float* const* from, float* const* gates, const float* const* h_in,
+                    const float* const* c_in, float* const* h_out, float* const* c_out, int begin, int end,
+                    Workspace& work, const Groups* groups) const {
     const Layer& here = layers_[layer];
     const Linear& w = here.recurrent;
     const int width = w.vectors() * kLanes, per = width / (gates_of(cell) * kLanes) * kLanes;
@@ -110,12 +122,24 @@ void Stack::advance(int layer, int n, float* const* gates, const float* const* h
         work.rows.resize(n);
         for (int r = 0; r < n; ++r) {
             work.rows[r] = work.second.data() + static_cast<size_t>(r) * w.columns();
-            std::memcpy(work.rows[r] + begin * width, here.recurrent_base.data() + begin * width,
-                        static_cast<size_t>(end - begin) * width * sizeof(float));
+            if (from[r] != gates[r]) {
+                std::memcpy(gates[r] + begin * width, from[r] + begin * width,
+                            static_cast<size_t>(end - begin) * width * sizeof(float));
+            }
         }
         target = work.rows.data();
+        work.from.assign(static_cast<size_t>(n), here.recurrent_base.data());
+        from = work.from.data();
     }
-    kernels->multiply(w.view(), h_in, n, target, begin, end, work.scratch(w.scratch()));
+    if (groups && w.exact() && groups->count() < n) {
+        work.sources.clear(), work.targets.clear(), work.starts.clear();
+        for (int row : groups->order) work.targets.push_back(target[row]), work.starts.push_back(from[row]);
+        for (int g = 0; g < groups->count(); ++g) work.sources.push_back(h_in[groups->order[groups->first[g]]]);
+        kernels->multiply(w.view(), {groups->count(), work.sources.data(), groups->first.data(), work.starts.data(),
+                          work.targets.data()}, begin, end, work.scratch(w.scratch()));
+    } else {
+        kernels->multiply(w.view(), {n, h_in, nullptr, from, target}, begin, end, work.scratch(w.scratch()));
+    }
     for (int r = 0; r < n; ++r) {
         if (here.normed) {
             normalise(target[r], here.norm_hh, here.bias_hh);

@@ -31,13 +31,21 @@ struct Workspace {
     Buffer<unsigned char> bytes;
     Buffer<float> scale;
     Buffer<float> second;  // U h where it is kept apart
-    std::vector<float*> rows;
-    std::vector<const float*> sources;
+    std::vector<float*> rows, targets;
+    std::vector<const float*> sources, from, starts;
 
     Scratch scratch(size_t size) {
         bytes.need(size + 64);
         return {bytes.data(), nullptr};
     }
+};
+
+// Rows that go on from one state, together: group g is rows order[first[g]] .. order[first[g + 1] - 1]. Their U h is the
+// same product, made once where its sum is exact.
+struct Groups {
+    std::vector<int> first, order, starts;  // starts: for gather alone
+    void gather(const int* before, int n);
+    int count() const { return static_cast<int>(first.size()) - 1; }
 };
 
 class Stack {
@@ -51,9 +59,11 @@ public:
     // gates[r] = biases + W x[r] for a part of the panels; pieces of x come one after the other in `x`.
     void inputs(int layer, const std::vector<const float* const*>& x, int n, float* const* gates, int begin, int end,
                 Workspace& work) const;
-    // The rest of a step: gates[r] becomes the activated gates, h_out[r] and c_out[r] the state. c only for the lstm.
-    void advance(int layer, int n, float* const* gates, const float* const* h_in, const float* const* c_in,
-                 float* const* h_out, float* const* c_out, int begin, int end, Workspace& work) const;
+    // The rest of a step: from[r], which may be gates[r], is what `inputs` makes; gates[r] becomes the activated gates,
+    // h_out[r] and c_out[r] the state. c only for the lstm. `groups`, or null: rows with the same h_in.
+    void advance(int layer, int n, const float* const* from, float* const* gates, const float* const* h_in,
+                 const float* const* c_in, float* const* h_out, float* const* c_out, int begin, int end, Workspace& work,
+                 const Groups* groups = nullptr) const;
 
     int panels() const { return layers_[0].recurrent.panels(); }
     int gate_columns() const { return layers_[0].recurrent.columns(); }  // with those that pad

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <exception>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -18,6 +19,7 @@ namespace recur {
 class Barrier {
 public:
     explicit Barrier(int count) : count_(count), left_(count) {}
+    // Errors: bad_alloc once a thread that the others wait for has given up.
     void wait() {
         if (count_ == 1) return;
         const unsigned round = round_.load(std::memory_order_acquire);
@@ -27,6 +29,7 @@ public:
             return;
         }
         for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
+            if (abandoned_.load(std::memory_order_relaxed)) throw std::bad_alloc();
             if (spins > 4000) {
                 std::this_thread::yield();
                 continue;
@@ -37,18 +40,27 @@ public:
         }
     }
 
+    // Nobody is to wait for this thread any more.
+    void abandon() { abandoned_.store(true, std::memory_order_relaxed); }
+
 private:
     const int count_;
     alignas(64) std::atomic<int> left_;
     alignas(64) std::atomic<unsigned> round_{0};
+    std::atomic<bool> abandoned_{false};  // beside round_: whoever waits reads both
 };
 
 // Threads that stay at hand through one call and share out one product after another: they spin between two, so a
 // share costs less than a microsecond. For the few rows of one item, when there is nothing else to divide.
 class Crew {
 public:
-    explicit Crew(int count) : count_(count) {
-        for (int i = 1; i < count; ++i) threads_.emplace_back([this, i] { serve(i); });
+    // `count` threads with this one, or as many as the system gives.
+    explicit Crew(int count) : count_(1) {
+        threads_.reserve(static_cast<size_t>(count));
+        try {
+            for (; count_ < count; ++count_) threads_.emplace_back([this, i = count_] { serve(i); });
+        } catch (const std::exception&) {  // no thread, or no memory for one
+        }
     }
     Crew(const Crew&) = delete;
     Crew& operator=(const Crew&) = delete;
@@ -59,7 +71,7 @@ public:
     }
     int count() const { return count_; }
 
-    // job(thread, begin, end) on a share of 0..parts for each thread, this one included. It must not throw.
+    // job(thread, begin, end) on a share of 0..parts for each thread, this one included. Errors: bad_alloc when one threw.
     template <class Job>
     void share(int parts, const Job& job) {
         job_ = [](const void* context, int thread, int begin, int end) {
@@ -69,8 +81,12 @@ public:
         parts_ = parts;
         left_.store(count_ - 1, std::memory_order_relaxed);
         round_.fetch_add(1, std::memory_order_release);
-        job(0, 0, part(1));
+        guarded(0);
         for (int spins = 0; left_.load(std::memory_order_acquire) > 0; ++spins) rest(spins);
+        if (failed_.load(std::memory_order_relaxed)) {
+            failed_.store(false, std::memory_order_relaxed);
+            throw std::bad_alloc();
+        }
     }
 
 private:
@@ -84,48 +100,73 @@ private:
         _mm_pause();
 #endif
     }
+    // What a job can run out of is memory.
+    void guarded(int thread) {
+        try {
+            job_(context_, thread, part(thread), part(thread + 1));
+        } catch (...) {
+            failed_.store(true, std::memory_order_relaxed);
+        }
+    }
     void serve(int thread) {
         for (unsigned seen = 0;;) {
             for (int spins = 0; round_.load(std::memory_order_acquire) == seen; ++spins) rest(spins);
             ++seen;
             if (over_.load(std::memory_order_relaxed)) return;
-            job_(context_, thread, part(thread), part(thread + 1));
+            guarded(thread);
             left_.fetch_sub(1, std::memory_order_release);
         }
     }
 
-    const int count_;
+    int count_;
     int parts_ = 0;
     void (*job_)(const void*, int, int, int) = nullptr;
     const void* context_ = nullptr;
-    std::atomic<bool> over_{false};
+    std::atomic<bool> over_{false}, failed_{false};
     alignas(64) std::atomic<unsigned> round_{0};
     alignas(64) std::atomic<int> left_{0};
     std::vector<std::thread> threads_;
 };
 
-// work(i) for i < count, each in a thread of its own, the first in this one. The first exception is thrown on.
-template <class Work>
-void together(int count, const Work& work) {
+// work(i) for i < count, each in a thread of its own, the first in this one. The first exception is thrown on, after
+// `give_up()` has told whoever waits for the thread that failed (or could not be made: bad_alloc).
+template <class Work, class GiveUp>
+void together(int count, const Work& work, const GiveUp& give_up) {
     if (count <= 1) {
         work(0);
         return;
     }
-    std::vector<std::exception_ptr> failures(count);
+    std::exception_ptr failure;
+    std::atomic_flag failed;
+    auto fail = [&] {
+        if (!failed.test_and_set()) failure = std::current_exception();
+        give_up();
+    };
     auto guarded = [&](int i) {
         try {
             work(i);
         } catch (...) {
-            failures[i] = std::current_exception();
+            fail();
         }
     };
     std::vector<std::thread> threads;
-    for (int i = 1; i < count; ++i) threads.emplace_back(guarded, i);
-    guarded(0);
-    for (auto& each : threads) each.join();
-    for (auto& failure : failures) {
-        if (failure) std::rethrow_exception(failure);
+    bool complete = true;
+    try {
+        threads.reserve(static_cast<size_t>(count));
+        for (int i = 1; i < count; ++i) threads.emplace_back(guarded, i);
+    } catch (...) {
+        complete = false;
+        fail();
     }
+    if (complete) guarded(0);
+    for (auto& each : threads) each.join();
+    if (!complete) throw std::bad_alloc();
+    if (failure) std::rethrow_exception(failure);
+}
+
+template <class Work>
+void together(int count, const Work& work) {
+    together(count, work, [] {});
 }
 
 }  // namespace recur
