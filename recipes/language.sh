@@ -9,10 +9,10 @@ work="${2:-language.work}"
 recur="${RECUR:-recur}"
 mkdir -p "$work"
 
-"$recur" train language --data "$data/text/warpeace.txt.xz" --hidden 320 --length 64 --epochs 1 --rate 0.006 --dropout 0 \
+"$recur" train language --data "$data/text/warpeace.txt.xz" --hidden 512 --length 64 --epochs 2 --rate 0.005 --dropout 0.05 \
   --data-name "War and Peace (L. Tolstoy, translated by L. and A. Maude)" --terms "public domain" \
   --seed 1 --resume --out "$work/warandpeace"
 
-"$recur" train language --data "$data/text/tinyshakespeare.txt" --hidden 320 --length 64 --epochs 6 --rate 0.005 \
-  --dropout 0.1 --init "$work/warandpeace" --data-name "Tiny Shakespeare" --terms "public domain" \
+"$recur" train language --data "$data/text/tinyshakespeare.txt" --hidden 512 --length 64 --epochs 6 --rate 0.004 \
+  --dropout 0.2 --init "$work/warandpeace" --data-name "Tiny Shakespeare" --terms "public domain" \
   --seed 1 --resume --out "$work/shakespeare"
