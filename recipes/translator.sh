@@ -11,8 +11,8 @@ mkdir -p "$work"
 export OMP_NUM_THREADS=1
 
 "$recur" train translate --data "$data/multi30k/train" --dev "$data/multi30k/val" \
-  --from en --to de --both --pieces 4000 --embedding 128 --hidden 192 --encoder 128 --layers 2 \
-  --dropout 0.2 --epochs 7 --seed 1 --resume \
+  --from en --to de --both --pieces 4000 --embedding 160 --hidden 256 --encoder 160 --layers 2 \
+  --dropout 0.3 --epochs 16 --seed 1 --resume \
   --data-name "Multi30k, descriptions of photographs (train; val held out)" --terms "none stated by the source" \
   --out "$work/en-de"
 
