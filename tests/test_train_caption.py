@@ -20,14 +20,15 @@ from training import write_shapes, write_teacher, write_trunk  # noqa: E402
 
 import recur  # noqa: E402
 from recur.bundle import read_bundle  # noqa: E402
+from recur.bundle.consensus import PREFIX  # noqa: E402
 from recur.data.captions import CaptionData, CaptionedPicture  # noqa: E402
 from recur.data.text import Vocabulary  # noqa: E402
 from recur.errors import RecurError  # noqa: E402
-from recur.predict.consensus import PREFIX  # noqa: E402
 from recur.train import phases  # noqa: E402
 from recur.train.caption import plan, train_caption  # noqa: E402
 from recur.train.caption_data import make_split, repeatable_words  # noqa: E402
 from recur.train.checkpoint import StopRequest  # noqa: E402
+from recur.train.finish import calibrate_bundle  # noqa: E402
 
 WORDS = {"a", "there", "is", "red", "green", "blue", "square", "circle", "on", "the", "ground"}
 SMALL: dict[str, Any] = {"hidden": 24, "embedding": 16, "batch": 9, "min_count": 1, "epochs": 2}
@@ -80,6 +81,22 @@ def test_it_learns_and_the_bundle_captions(shapes: Path, trunk: Path, tmp_path: 
     card = read_bundle(out).card
     assert "CIDEr-D" in card
     assert "What each phase did" in card
+
+
+def test_a_captioner_is_calibrated_again(
+    shapes: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recur.train.finish.GAIN", -10.0)  # whatever it brings
+    out = train_caption(data=shapes, out=tmp_path / "b", encoder=str(trunk), **SMALL)
+    first = read_bundle(out)
+    assert {*first.meta["decode"]["consensus"]} == {"en", "zh"}
+    assert all("agreement" in entry["features"] for entry in first.meta["calibration"].values())
+    # It has an opinion and a confidence that reads it: both are made anew, from the same pictures the same.
+    again = read_bundle(calibrate_bundle(model=out, data=shapes, out=tmp_path / "again"))
+    assert_same(out, again.path)
+    assert {key: again.meta[key] for key in ("decode", "calibration", "results")} == {
+        key: first.meta[key] for key in ("decode", "calibration", "results")
+    }
 
 
 def test_words_that_people_say_twice_may_repeat() -> None:

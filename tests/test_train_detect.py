@@ -22,7 +22,7 @@ from recur.errors import RecurError
 from recur.train.classify import average_precision, train_classify
 from recur.train.detect import BALANCED, balance, balanced_order, train_detect, truth_of
 from recur.train.finish_detect import best_score, read_nouns
-from recur.train.heads import OrthogonalSteps
+from recur.train.orthogonal import Muon
 from recur.train.pyramid import cut_view, draw_views, in_view
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch": 4, "views": 2}
@@ -145,7 +145,7 @@ def test_orthogonal_steps_are_of_one_length_in_every_direction() -> None:
     torch.manual_seed(0)
     weight.grad = torch.randn(4, 2, 3, 3) * torch.tensor([0.3, 1.0, 3.0, 10.0]).view(4, 1, 1, 1)
     direction = weight.grad.flatten(1)
-    OrthogonalSteps([weight], lr=0.5).step()
+    Muon([weight], gates=1, lr=0.5, decay=0.0).step()
     lengths = torch.linalg.svdvals(weight.detach().flatten(1)) / 0.5
     assert lengths.min() > 0.5
     assert lengths.max() < 1.3

@@ -6,11 +6,12 @@ A check raises RecurError that says what is wrong and what to do; the reader put
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from recur.bundle.answer import check_answer
 from recur.bundle.check_heads import check_classifier, check_detector
+from recur.bundle.consensus import consensus_shapes
 from recur.bundle.frames import check_frames
 from recur.bundle.language import check_language
 from recur.bundle.sentiment import check_sentiment
@@ -92,7 +93,7 @@ def _check_caption(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], c
         vocabulary=sizes["vocabulary_size"],
         channels=encoder["channels"],
     )
-    expected |= _consensus_shapes(decode, weights, languages, channels=encoder["channels"], size=len(vocabulary))
+    expected |= consensus_shapes(decode, weights, languages, channels=encoder["channels"], size=len(vocabulary))
     for name, shape in expected.items():
         if name not in weights:
             raise _refusal(f"{WEIGHTS} has no {name!r}")
@@ -103,31 +104,6 @@ def _check_caption(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], c
     odd = sorted(set(weights) - set(expected))
     if odd:
         raise _refusal(f"{WEIGHTS} has {odd[0]!r}, which a captioner of these sizes does not have")
-
-
-def _consensus_shapes(
-    decode: Mapping[str, Any], weights: Mapping[str, FloatArray], languages: Sequence[str], *, channels: int, size: int
-) -> dict[str, tuple[int, ...]]:
-    """The tensors of the second opinion on captions, for the languages that have one."""
-    settings = decode.get("consensus", {})
-    if not isinstance(settings, dict) or not {*settings} <= {*languages}:
-        raise _refusal(f"{META} has 'consensus' {settings!r}; expected languages of the model")
-    shapes: dict[str, tuple[int, ...]] = {}
-    for language in settings:
-        name = f"consensus.{language}"
-        rows = int(weights[f"{name}.bias"].size) if f"{name}.bias" in weights else 0
-        words = weights.get(f"{name}.phrases")
-        if words is not None and words.size and not -1 <= words.min() <= words.max() < size:
-            raise _refusal(
-                f"{WEIGHTS} has words in '{name}.phrases' that {TOKENIZER} has not; expected 0 to {size - 1}"
-            )
-        shapes |= {
-            f"{name}.phrases": (2 * rows,),
-            f"{name}.weight": (rows, 2 * channels),
-            f"{name}.bias": (rows,),
-            f"{name}.rarity": (rows,),
-        }
-    return shapes
 
 
 Check = Callable[[Mapping[str, Any], Mapping[str, FloatArray], Mapping[str, bytes]], None]

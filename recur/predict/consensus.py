@@ -17,14 +17,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from recur.engine.reference import Array
+from recur.bundle.consensus import PREFIX
+from recur.engine.reference import Array, IntArray
 from recur.engine.search import Hypothesis
 
 Phrase = tuple[int, ...]
 ORDERS = (1, 2)  # words of a phrase
-PREFIX = "consensus."
 NO_WORD = -1  # in the place of the second word of a phrase of one
 
 
@@ -87,7 +86,7 @@ class Consensus:
 
 
 def consensus_of(
-    weights: Mapping[str, Array], settings: Mapping[str, Any], language: str, ids: NDArray[np.int64]
+    weights: Mapping[str, Array], settings: Mapping[str, Any], language: str, ids: IntArray
 ) -> Consensus | None:
     """The second opinion of a bundle in one language, None when it has none; `ids` are the words' by place.
 

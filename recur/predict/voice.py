@@ -11,6 +11,7 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from recur.bundle import Bundle, BundleError
+from recur.bundle.consensus import PREFIX
 from recur.data.text import END, Vocabulary
 from recur.engine import core
 from recur.engine.decoder import CaptionDecoder
@@ -18,7 +19,7 @@ from recur.engine.native import Decoder, Precision
 from recur.engine.reference import Array, Cell, IntArray
 from recur.engine.search import Hypothesis, beam_search, search_features
 from recur.errors import RecurError
-from recur.predict.consensus import PREFIX, Consensus, consensus_of
+from recur.predict.consensus import Consensus, consensus_of
 
 AGREEMENT = "agreement"  # among what a calibration reads: how well a sentence fits what people are likely to say
 END_WORD = "<end>"  # among the alternatives: the sentence could have ended here

@@ -14,8 +14,9 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
+from recur.bundle.consensus import PREFIX
 from recur.data.text import UNK, Vocabulary
-from recur.predict.consensus import NO_WORD, PREFIX, Phrase, phrases, shares
+from recur.predict.consensus import NO_WORD, Phrase, phrases, shares
 from recur.train.caption_data import Split
 
 LEAST = 15  # pictures that a phrase is said of before it is foreseen

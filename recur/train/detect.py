@@ -41,7 +41,8 @@ from recur.train.checkpoint import (
 )
 from recur.train.encoders import open_encoder, trunk_of
 from recur.train.finish_detect import finish_detector, head_of, read_nouns
-from recur.train.heads import OrthogonalSteps, open_trunk
+from recur.train.heads import open_trunk
+from recur.train.orthogonal import Muon
 from recur.train.precision import autocast
 from recur.train.pyramid import Pyramids, cache_pyramids, in_view
 from recur.train.query_head import train_on_queries
@@ -61,7 +62,7 @@ class Run:
 
     head: DetectionHead
     average: dict[str, Tensor]
-    optimizers: tuple[OrthogonalSteps, torch.optim.AdamW]
+    optimizers: tuple[Muon, torch.optim.AdamW]
     truth: list[tuple[NDArray[np.float64], NDArray[np.float32]]]
     pyramids: Pyramids
     weights: NDArray[np.float64]
@@ -270,7 +271,7 @@ def _begin(
     run = Run(
         head,
         copy_state(head.state_dict()),
-        (OrthogonalSteps(inner, lr=ORTHOGONAL_RATE, decay=DECAY), adam),
+        (Muon(inner, gates=1, lr=ORTHOGONAL_RATE, decay=DECAY), adam),
         truth,
         pyramids,
         balance([truth[row] for row in pyramids.kept]),

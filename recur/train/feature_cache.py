@@ -1,4 +1,4 @@
-"""What a frozen encoder sees, computed once and kept on disk: the pictures as they are, mirrored, and in other cuts.
+"""What a frozen encoder sees, computed once and kept on disk: the pictures as they are, and mirrored.
 
 N pictures, V views of each, R = gy * gx regions, F channels.
 """

@@ -8,19 +8,21 @@ the card and its plots are written.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recur.bundle import Bundle, check_target, read_bundle, update_bundle, write_bundle
+from recur.bundle.consensus import PREFIX
 from recur.data.captions import read_captions
 from recur.data.images import iterate_pictures
 from recur.data.text import detokenize
 from recur.engine.reference import Array
 from recur.engine.search import Hypothesis
+from recur.engine.weights import dequantize, quantized
 from recur.errors import InputError, RecurError
 from recur.files import write_atomically
 from recur.hub import resolve
@@ -36,8 +38,8 @@ from recur.metrics.calibration import (
 from recur.metrics.caption import cider_d
 from recur.metrics.captions_report import evaluate_captions
 from recur.predict.caption import Captioner
-from recur.predict.consensus import PREFIX, pooled
-from recur.predict.voice import AGREEMENT
+from recur.predict.consensus import consensus_of, pooled
+from recur.predict.voice import AGREEMENT, Voice, make_voice
 from recur.train.caption_data import Split, keep, make_split, repeatable_words
 from recur.train.card import render_card
 from recur.train.consensus import LOG_PROB, Tensors, fit_consensus, thinned
@@ -96,8 +98,10 @@ def finish_bundle(path: Path, *, train: Split, dev: Split, log: Sequence[Mapping
     features, kept = look(captioner, dev)
     opinions = _opinions(bundle, captioner, train)
     weights = {name: value for name, value in bundle.weights.items() if not name.startswith(PREFIX)}
-    twice = {lang: repeatable_words(train, bundle.vocabulary(), lang) for lang in captioner.languages}
+    vocabulary = bundle.vocabulary()
+    twice = {lang: repeatable_words(train, vocabulary, lang) for lang in captioner.languages}
     decode: dict[str, Any] = {**bundle.meta["decode"], "may_repeat": twice, "consensus": {}}
+    plain = replace(bundle, meta={**bundle.meta, "decode": decode, "calibration": {}})
     calibration: dict[str, Any] = {}
     results: dict[str, Any] = {}
     penalties: dict[str, float] = {}
@@ -108,36 +112,22 @@ def finish_bundle(path: Path, *, train: Split, dev: Split, log: Sequence[Mapping
             continue
         references = [[list(words) for words in dev.tokens[lang][kept[i]]] for i in rows]
         seen = features[rows]
-        best: tuple[float, float, list[tuple[Hypothesis, ...]]] | None = None
-        for penalty in PENALTIES:
-            found = search(bundle, {**decode, "length_penalty": penalty}, seen, lang)
-            score, _ = cider_d(references, [_words(bundle, each[0]) for each in found])
-            if best is None or score > best[0]:
-                best = (score, penalty, found)
-        assert best is not None
-        penalties[lang] = best[1]
+        voice = make_voice(plain, vocabulary, lang)
+        by_penalty = [replace(voice, limits={**voice.limits, "length_penalty": each}) for each in PENALTIES]
+        best = max((_Trial.of(each, seen, references) for each in by_penalty), key=lambda trial: trial.score)
+        penalties[lang] = best.voice.limits["length_penalty"]
         if lang in opinions:
             tensors, rare = opinions[lang]
-            whole = replace(bundle, weights={**weights, **tensors})
-            lead = 0.0
-            for log_prob in LOG_PROB:
-                entry = {lang: {"rare": rare, "log_prob": log_prob}}
-                found = search(whole, {**decode, "length_penalty": best[1], "consensus": entry}, seen, lang)
-                score, _ = cider_d(references, [_words(bundle, each[0]) for each in found])
-                if score >= best[0] + max(lead, GAIN):
-                    lead = score - best[0]
-                    chosen, second = entry, found
-            if lead:
+            entries = [{lang: {"rare": rare, "log_prob": log_prob}} for log_prob in LOG_PROB]
+            several = [consensus_of(tensors, each, lang, voice.ids) for each in entries]
+            trials = [_Trial.of(replace(best.voice, consensus=each), seen, references) for each in several]
+            place = max(range(len(trials)), key=lambda each: (trials[each].score, each))
+            if trials[place].score >= best.score + GAIN:
+                best = trials[place]
                 weights |= tensors
-                decode["consensus"] |= chosen
-                best = (best[0] + lead, best[1], second)
-        words = [_words(bundle, each[0]) for each in best[2]]
-        final = replace(bundle, weights=weights, meta={**bundle.meta, "decode": {**decode, "length_penalty": best[1]}})
-        voice = Captioner(final).voice(lang)
-        signs = [
-            voice.signs([voice.by_place(each) for each in several], picture)
-            for several, picture in zip(best[2], seen, strict=True)
-        ]
+                decode["consensus"] |= entries[place]
+        words = best.words
+        signs = [best.voice.signs(each, picture) for each, picture in zip(best.found, seen, strict=True)]
         calibration[lang], curves[lang] = calibrate(signs, words, references)
         texts = [list(dev.pictures[kept[i]].captions[lang]) for i in rows]
         results[lang] = evaluate_captions(texts, [detokenize(each, lang) for each in words], lang)
@@ -159,14 +149,28 @@ def finish_bundle(path: Path, *, train: Split, dev: Split, log: Sequence[Mapping
         write_atomically(plots / f"confidence-{lang}.png", plot_reliability(confidence, good))
 
 
-def search(
-    bundle: Bundle, decode: Mapping[str, Any], features: NDArray[np.float32], lang: str, *, batch: int = 32
-) -> list[tuple[Hypothesis, ...]]:
-    """The two best hypotheses of every picture, searched as `decode` says."""
-    captioner = Captioner(replace(bundle, meta={**bundle.meta, "decode": decode}))
+@dataclass(frozen=True)
+class _Trial:
+    """What a voice says of the dev pictures, and its CIDEr-D."""
+
+    voice: Voice
+    found: list[tuple[Hypothesis, ...]]
+    words: list[list[str]]
+    score: float
+
+    @classmethod
+    def of(cls, voice: Voice, features: NDArray[np.float32], references: Sequence[Sequence[Sequence[str]]]) -> Self:
+        """Search and score."""
+        found = search(voice, features)
+        words = [[voice.words[token] for token in each[0].tokens] for each in found]
+        return cls(voice, found, words, cider_d(references, words)[0])
+
+
+def search(voice: Voice, features: NDArray[np.float32], *, batch: int = 32) -> list[tuple[Hypothesis, ...]]:
+    """The two best hypotheses of every picture, features [N, R, F]; tokens are places in the words of the voice."""
     found: list[tuple[Hypothesis, ...]] = []
     for start in range(0, len(features), batch):
-        found += captioner.search(features[start : start + batch], lang=lang, n_best=2)
+        found += voice.search(features[start : start + batch], max(voice.beam, 2), 2)
     return found
 
 
@@ -223,11 +227,15 @@ def human_level(references: Sequence[Sequence[Sequence[str]]]) -> float:
 
 
 def _opinions(bundle: Bundle, captioner: Captioner, train: Split) -> dict[str, tuple[Tensors, float]]:
-    """The second opinion of each language on what the encoder sees in the train split."""
+    """The second opinion of each language on what the encoder sees in the train split, rounded as it is stored."""
     seen, kept = look(captioner, train, pooled, thinned(train))
     known, words = keep(train, kept), bundle.vocabulary()
     found = {lang: fit_consensus(seen, known, words, lang) for lang in captioner.languages}
-    return {lang: each for lang, each in found.items() if each is not None}
+    return {
+        lang: (dequantize(quantized(each[0], bundle.stored)), each[1])
+        for lang, each in found.items()
+        if each is not None
+    }
 
 
 def look(
@@ -253,7 +261,3 @@ def look(
             parts.append(seen if then is None else then(seen))
             waiting = []
     return np.concatenate(parts), kept
-
-
-def _words(bundle: Bundle, hypothesis: Hypothesis) -> list[str]:
-    return bundle.vocabulary().decode(hypothesis.tokens)

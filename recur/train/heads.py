@@ -5,13 +5,10 @@ steps that its convolutions take.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from recur.errors import RecurError
 from recur.hub import EMBEDDED_TRUNK
@@ -19,7 +16,6 @@ from recur.nn.export import export_trunk, is_trunk
 from recur.nn.export_heads import ranges_of
 from recur.nn.vision import Trunk
 from recur.train.encoders import DEFAULT_SIZE, open_encoder, trunk_of
-from recur.train.orthogonal import orthogonal
 from recur.train.quantize import measure_ranges, sample_batches
 
 
@@ -72,30 +68,3 @@ def open_trunk(spec: str, *, pictures: Sequence[Path], share: bool) -> HeadTrunk
         assert isinstance(module, Trunk)
         encoded = export_trunk(module, ranges=measure_ranges(module, sample_batches(pictures, size)))
     return HeadTrunk(spec, encoded, size, share)
-
-
-class OrthogonalSteps(torch.optim.Optimizer):
-    """Muon for the weights of convolutions [outputs, inputs, rows, columns], each one matrix of its outputs.
-
-    As `recur.train.orthogonal.Muon` for recurrent ones. Biases and layers that answer belong to another optimizer.
-    """
-
-    def __init__(self, parameters: Iterable[Tensor], *, lr: float, momentum: float = 0.95, decay: float = 0.0) -> None:
-        """`decay`: the share, times `lr`, that a weight loses at each step."""
-        super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": decay})
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update from the gradients; `closure` is there for the interface and is not called."""
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                state = self.state[parameter]
-                if not state:
-                    state["momentum"] = torch.zeros_like(parameter)
-                velocity = state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-                ahead = parameter.grad.lerp(velocity, group["momentum"]).flatten(1)  # Nesterov
-                scale = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
-                parameter.mul_(1 - group["lr"] * group["decay"])
-                parameter.add_(orthogonal(ahead[None])[0].view(parameter.shape), alpha=-group["lr"] * scale)

@@ -32,7 +32,9 @@ def orthogonal(matrices: Tensor, iterations: int = ITERATIONS) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """For recurrent weights [gates · H, D]; biases, embeddings and heads belong to another optimizer."""
+    """For recurrent weights [gates · H, D] and, with one gate, those of convolutions [outputs, inputs, rows, columns],
+    each one matrix of its outputs; biases, embeddings and heads belong to another optimizer.
+    """
 
     def __init__(
         self, parameters: Iterable[Tensor], *, gates: int, lr: float = 0.02, momentum: float = 0.95, decay: float = 0.1
@@ -55,7 +57,7 @@ class Muon(torch.optim.Optimizer):
                     state["momentum"] = torch.zeros_like(parameter)
                 velocity = state["momentum"].lerp_(parameter.grad, keep)
                 # Nesterov's look ahead: the new gradient counts once more.
-                ahead = parameter.grad.lerp(velocity, group["momentum"])
+                ahead = parameter.grad.lerp(velocity, group["momentum"]).flatten(1)
                 gates = ahead.view(group["gates"], -1, ahead.shape[1])
                 # A gate of more rows than columns would move its outputs less: make up for it.
                 scale = max(1.0, gates.shape[1] / gates.shape[2]) ** 0.5

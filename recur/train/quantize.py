@@ -10,10 +10,9 @@ B pictures, Y rows and X columns of pixels.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from recur.metrics.caption import cider_d
 from recur.nn.export import export_trunk, import_trunk, is_trunk, watch_trunk
 from recur.nn.vision import Trunk
 from recur.predict.caption import Captioner
+from recur.predict.voice import make_voice
 from recur.train.caption_data import Split
 from recur.train.finish import finish_bundle, look, search, splits_for
 from recur.train.graph import load_session
@@ -118,12 +118,12 @@ def _scores(bundle: Bundle, dev: Split) -> dict[str, float]:
     """CIDEr-D of each language, searched as the bundle says."""
     captioner, vocabulary = Captioner(bundle), bundle.vocabulary()
     features, kept = look(captioner, dev)
-    decode: Mapping[str, Any] = bundle.meta["decode"]
     scores: dict[str, float] = {}
     for lang in captioner.languages:
         rows = [i for i, row in enumerate(kept) if dev.tokens[lang][row]]
         if rows:
-            found = search(bundle, decode, features[rows], lang)
+            voice = make_voice(bundle, vocabulary, lang)
+            found = search(voice, features[rows])
             references = [[list(words) for words in dev.tokens[lang][kept[i]]] for i in rows]
-            scores[lang] = cider_d(references, [vocabulary.decode(each[0].tokens) for each in found])[0]
+            scores[lang] = cider_d(references, [[voice.words[token] for token in each[0].tokens] for each in found])[0]
     return scores
