@@ -1,10 +1,10 @@
 // Choosing a token: the most probable, or the one that a number in [0, 1) falls on when all are laid side by side, most
 // probable first.
 //
-// Nothing is sorted. One pass makes the probabilities and finds what share lies above a few thresholds; others follow between
-// the two that matter. What is left between two is picked out as soon as it is little, and in the end a handful of
-// candidates remain, of which the first that reaches far enough is taken. Top-k and nucleus sampling keep the front of the same order, so all that they change is how
-// much there is to fall on.
+// Nothing is sorted. One pass makes the probabilities and finds what share lies above a few thresholds; others follow
+// between the two that matter. What is left between two is picked out as soon as it is little, and in the end a handful of
+// candidates remain, of which the first that reaches far enough is taken. Top-k and nucleus sampling keep the front of the
+// same order, so all that they change is how much there is to fall on.
 //
 // Rows are taken in blocks of kBlock, whose sums are added in their order: a crew that shares them out changes no bit.
 #include <algorithm>
@@ -77,7 +77,9 @@ struct Row {
     // The sum of exp(value - greatest). Errors: domain_error where it is not finite, as with a NaN.
     double mass(float greatest) const {
         all.masses.resize(blocks());
-        each_block([&](int block) { all.masses[block] = kernels.mass(values + block * kBlock, size(block), greatest); });
+        each_block([&](int block) {
+            all.masses[block] = kernels.mass(values + block * kBlock, size(block), greatest);
+        });
         double total = 0;
         for (float each : all.masses) total += static_cast<double>(each);
         check(std::isfinite(total));
@@ -231,8 +233,8 @@ private:
         all_.found.resize(row_.blocks());
         row_.each_block([&](int block) {
             const int at = block * kBlock, to = block * kStride;
-            all_.found[block] = row_.kernels.pick(row_.values + at, all_.p.data() + at, nullptr, at, row_.size(block), low,
-                                                  high, x + to, weights + to, places + to);
+            all_.found[block] = row_.kernels.pick(row_.values + at, all_.p.data() + at, nullptr, at, row_.size(block),
+                                                  low, high, x + to, weights + to, places + to);
         });
         int count = all_.found[0];
         for (int block = 1; block < row_.blocks(); ++block) {

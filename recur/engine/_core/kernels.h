@@ -39,8 +39,8 @@ struct Scratch {
     float* scale;
 };
 
-// y[t] = from[t] + x[r] W^T for t = first[r] .. first[r + 1] - 1, or t = r where first is null. `from` may be `y`. Several
-// t to one r only in int8, where the sum is exact and has the same bits wherever it starts.
+// y[t] = from[t] + x[r] W^T for t = first[r] .. first[r + 1] - 1, or t = r where first is null. `from` may be `y`.
+// Several t to one r only in int8, where the sum is exact and has the same bits wherever it starts.
 struct Rows {
     int n;
     const float* const* x;
@@ -93,8 +93,8 @@ struct Kernels {
     // The same for p[i] = exp((x[i] - shift) * factor), which are made by it. Where an x[i] is NaN so is the last mass.
     void (*weigh)(const float* x, int n, float shift, float factor, const float* thresholds, float* p, float* masses,
                   int* counts);
-    // x[i], p[i] and places[i] (base + i where places is null) where low < x[i] <= high, in order, and how many they are;
-    // n a multiple of 16, room for 16 more at the ends.
+    // x[i], p[i] and places[i] (base + i where places is null) where low < x[i] <= high, in order, and how many they
+    // are; n a multiple of 16, room for 16 more at the ends.
     int (*pick)(const float* x, const float* p, const int* places, int base, int n, float low, float high, float* x_out,
                 float* p_out, int* places_out);
     // The k greatest of x[0..n), greatest first, of equal ones the first; n a multiple of 16, n >= k >= 1.

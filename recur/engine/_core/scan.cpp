@@ -12,8 +12,8 @@
 namespace recur {
 namespace {
 
-// Gates of as many steps as fit are computed together: they stay in the second-level cache until the cell reads them. More
-// where rows are wide, since each product reads all weights once.
+// Gates of as many steps as fit are computed together: they stay in the second-level cache until the cell reads them.
+// More where rows are wide, since each product reads all weights once.
 constexpr size_t kChunkBytes = size_t{512} << 10;
 constexpr int kChunkRows = 256;
 constexpr size_t kWideWeights = size_t{768} << 10;  // bytes of recurrent weights from which panels are shared
@@ -100,8 +100,8 @@ struct Pass {
                     targets.push_back(ahead.data() + (static_cast<size_t>(s - start) * rows + b - row_begin) * gates);
                 }
                 const int count = static_cast<int>(going.size());
-                stack.advance(layer, count, targets.data(), targets.data(), h_in.data(), lstm ? c_in.data() : nullptr, h_out.data(),
-                              lstm ? c_out.data() : nullptr, panel_begin, panel_end, work);
+                stack.advance(layer, count, targets.data(), targets.data(), h_in.data(),
+                              lstm ? c_in.data() : nullptr, h_out.data(), lstm ? c_out.data() : nullptr, panel_begin, panel_end, work);
                 for (int i = 0; i < count; ++i) {
                     const size_t to = place(going[i], s);
                     std::copy(h_out[i] + unit_begin, h_out[i] + unit_end, out + to * out_stride + out_at + unit_begin);

@@ -70,8 +70,8 @@ void read(const Decoder& decoder, const Items& items, const Reading& out, int th
 int drawn(const Kernels& kernels, Room& room, const float* values, int n, int count, const Sampling& sampling,
           double draw);
 
-// The place of the greatest of `values`, or with a temperature the one drawn, and its log-probability in softmax(values).
-// Errors: domain_error for values that are not finite.
+// The place of the greatest of `values`, or with a temperature the one drawn, and its log-probability in
+// softmax(values). Errors: domain_error for values that are not finite.
 struct Choice {
     int place;
     float log_prob;

@@ -40,8 +40,8 @@ struct Workspace {
     }
 };
 
-// Rows that go on from one state, together: group g is rows order[first[g]] .. order[first[g + 1] - 1]. Their U h is the
-// same product, made once where its sum is exact.
+// Rows that go on from one state, together: group g is rows order[first[g]] .. order[first[g + 1] - 1]. Their U h is
+// the same product, made once where its sum is exact.
 struct Groups {
     std::vector<int> first, order, starts;  // starts: for gather alone
     void gather(const int* before, int n);
@@ -62,8 +62,8 @@ public:
     // The rest of a step: from[r], which may be gates[r], is what `inputs` makes; gates[r] becomes the activated gates,
     // h_out[r] and c_out[r] the state. c only for the lstm. `groups`, or null: rows with the same h_in.
     void advance(int layer, int n, const float* const* from, float* const* gates, const float* const* h_in,
-                 const float* const* c_in, float* const* h_out, float* const* c_out, int begin, int end, Workspace& work,
-                 const Groups* groups = nullptr) const;
+                 const float* const* c_in, float* const* h_out, float* const* c_out, int begin, int end,
+                 Workspace& work, const Groups* groups = nullptr) const;
 
     int panels() const { return layers_[0].recurrent.panels(); }
     int gate_columns() const { return layers_[0].recurrent.columns(); }  // with those that pad

@@ -11,8 +11,37 @@
 #if defined(__x86_64__) || defined(_M_X64)
 #include <immintrin.h>
 #endif
+#if defined(__linux__) && defined(__GLIBC__)
+#include <pthread.h>
+#include <sched.h>
+#endif
 
 namespace recur {
+
+// Sends new threads to other processors than this thread's, where there are as many as `count` threads. Linux may start
+// them where their maker runs, above all after it has slept, and leave them there for milliseconds: longer than a call
+// takes, in which both would spend their turns waiting for each other.
+class Elsewhere {
+public:
+#if defined(__linux__) && defined(__GLIBC__)
+    explicit Elsewhere(int count) {
+        const int here = sched_getcpu();
+        wanted_ = here >= 0 && sched_getaffinity(0, sizeof others_, &others_) == 0 && CPU_COUNT(&others_) >= count &&
+                  CPU_ISSET(here, &others_);
+        if (wanted_) CPU_CLR(here, &others_);
+    }
+    void send(std::thread& thread) const {
+        if (wanted_) pthread_setaffinity_np(thread.native_handle(), sizeof others_, &others_);
+    }
+
+private:
+    cpu_set_t others_;
+    bool wanted_ = false;
+#else
+    explicit Elsewhere(int) {}
+    void send(std::thread&) const {}
+#endif
+};
 
 // Where threads meet after every step of a sequence. They spin, since a step takes microseconds; one that has waited
 // long gives its processor to whoever the others wait for.
@@ -57,8 +86,9 @@ public:
     // `count` threads with this one, or as many as the system gives.
     explicit Crew(int count) : count_(1) {
         threads_.reserve(static_cast<size_t>(count));
+        const Elsewhere elsewhere(count);
         try {
-            for (; count_ < count; ++count_) threads_.emplace_back([this, i = count_] { serve(i); });
+            for (; count_ < count; ++count_) elsewhere.send(threads_.emplace_back([this, i = count_] { serve(i); }));
         } catch (const std::exception&) {  // no thread, or no memory for one
         }
     }
@@ -71,7 +101,8 @@ public:
     }
     int count() const { return count_; }
 
-    // job(thread, begin, end) on a share of 0..parts for each thread, this one included. Errors: bad_alloc when one threw.
+    // job(thread, begin, end) on a share of 0..parts for each thread, this one included. Errors: bad_alloc when one
+    // threw.
     template <class Job>
     void share(int parts, const Job& job) {
         job_ = [](const void* context, int thread, int begin, int end) {
@@ -153,7 +184,8 @@ void together(int count, const Work& work, const GiveUp& give_up) {
     bool complete = true;
     try {
         threads.reserve(static_cast<size_t>(count));
-        for (int i = 1; i < count; ++i) threads.emplace_back(guarded, i);
+        const Elsewhere elsewhere(count);
+        for (int i = 1; i < count; ++i) elsewhere.send(threads.emplace_back(guarded, i));
     } catch (...) {
         complete = false;
         fail();

@@ -314,9 +314,9 @@ RECUR_INLINE int ones(uint32_t bits) {
 
 // ------------------------------------------------------------------------------------------------ exp, tanh, sigmoid
 //
-// exp(x) = 2^n (1 + p), n = round(x / ln 2), p = exp(r) - 1 of the rest |r| <= ln(2) / 2 as r + r^2 q(r), q of the fourth
-// degree with the smallest greatest error (3e-9, by iterated weights on 4,001 points). ln 2 is subtracted in two parts (Cody &
-// Waite 1980). Adding kRound rounds to a whole number, and leaves n + 127, the exponent of 2^n, in the lowest bits.
+// exp(x) = 2^n (1 + p), n = round(x / ln 2), p = exp(r) - 1 of the rest |r| <= ln(2) / 2 as r + r^2 q(r), q of the
+// fourth degree with the smallest greatest error (3e-9, by iterated weights on 4,001 points). ln 2 is subtracted in two
+// parts (Cody & Waite 1980). Adding kRound rounds to a whole number, and leaves n + 127, the exponent of 2^n, in the lowest bits.
 // tanh(x) = -e / (e + 2) with e = exp(-2|x|) - 1 = 2^n p + (2^n - 1), which loses nothing near zero.
 // Errors over all floats, tested in tests/test_engine_native_math.py: exp 2e-7 relative, tanh 2e-7 and sigmoid 1.2e-7
 // absolute.
