@@ -36,6 +36,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "Trunk", lambda: Trunk((8, 8, 16, 16), (1, 1, 1, 1)))
     monkeypatch.setattr(module, "RESOLUTIONS", ((0.5, 64), (0.5, 96)))
+    monkeypatch.setattr(module, "LATER_RESOLUTIONS", ((0.5, 64), (0.5, 96)))
 
 
 def test_views_are_the_whole_picture_its_mirror_image_and_crops() -> None:
@@ -91,6 +92,54 @@ def test_it_learns_leaves_dev_alone_and_resumes_exactly(teacher: Path, pictures:
 
 
 @pytest.mark.usefixtures("small")
+def test_a_trained_trunk_goes_on(teacher: Path, pictures: Path, tmp_path: Path) -> None:
+    options = {"data": [pictures], "teacher": teacher, "cache": tmp_path / "cache", "views": 3, "batch": 7}
+    first = module.train_trunk(out=tmp_path / "first.onnx", epochs=4, **options)  # type: ignore[arg-type]
+    again = {"epochs": 3, "init": str(first), **options}
+    whole = module.train_trunk(out=tmp_path / "whole.onnx", **again)  # type: ignore[arg-type]
+    assert whole.read_bytes() != first.read_bytes()
+    parts = tmp_path / "parts.onnx"
+    module.train_trunk(out=parts, seconds=1e-9, **again)  # type: ignore[arg-type]
+    assert not parts.exists()
+    module.train_trunk(out=parts, resume=True, **again)  # type: ignore[arg-type]
+    assert parts.read_bytes() == whole.read_bytes()
+    with pytest.raises(RecurError, match="no trunk"):
+        module.train_trunk(out=parts, **{**again, "init": str(tmp_path / "nowhere")})  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("small")
+def test_its_head_is_fitted_before_it_goes_on(teacher: Path, pictures: Path, tmp_path: Path) -> None:
+    cache = build_teacher_cache(sorted((pictures / "images").iterdir()), teacher, tmp_path / "cache", views=2)
+    torch.manual_seed(0)
+    trunk = module.Trunk()
+    for parameter in trunk.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    course = {"epochs": 1, "batch": 8, "learning_rate": 2e-3, "seed": 1}
+    fitted = module._Distillation(cache, trunk.fold(), **course)  # type: ignore[arg-type]
+    other = module._Distillation(cache, None, **course)  # type: ignore[arg-type]
+    other.trunk.load_state_dict(fitted.trunk.state_dict())
+    assert fitted.measure()["map"] < 0.8 * other.measure()["map"]
+    assert fitted.measure()["classes"] < other.measure()["classes"]
+
+
+def test_a_folded_trunk_unfolds_into_the_same_function() -> None:
+    torch.manual_seed(0)
+    trunk = Trunk((8, 16, 16, 24), (1, 1, 2, 1))
+    for parameter in trunk.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    folded = trunk.fold()
+    pixels = torch.randint(0, 256, (6, 3, 64, 64), dtype=torch.uint8)
+    unfolded = folded.unfold(pixels)
+    with torch.no_grad():
+        expected = folded(pixels)
+        assert torch.allclose(unfolded.eval()(pixels), expected, atol=1e-4 * float(expected.max()))
+        assert torch.allclose(unfolded.fold()(pixels), expected, atol=1e-4 * float(expected.max()))
+        unfolded.train()  # the statistics are those of these pixels
+        assert torch.allclose(unfolded(pixels), expected, atol=1e-2 * float(expected.max()))
+    assert torch.allclose(unfolded.stem.conv.weight.flatten(1).norm(dim=1), torch.ones(8), atol=1e-5)
+
+
+@pytest.mark.usefixtures("small")
 def test_numerics_are_those_of_all_its_pixels(teacher: Path, tmp_path: Path) -> None:
     """Squashed from all pixels by Pillow's bicubic filter, upright: what is trained must not depend on the reader."""
     random = np.random.default_rng(0)
@@ -125,7 +174,9 @@ def test_unreadable_pictures_are_named_and_left_out(
     printed = capsys.readouterr()
     assert printed.err.startswith(f"{folder / '005.png'}: the file is text")
     assert printed.err.count("\n") == 1
-    cache = build_teacher_cache(module.pictures_to_learn_from([folder]), teacher, tmp_path / "t.cache", views=2)
+    cache = build_teacher_cache(
+        module.pictures_to_learn_from([folder]), teacher, tmp_path / "t.cache", views=2, least_area=module.LEAST_AREA
+    )
     assert np.flatnonzero(~cache.readable).tolist() == [5]
 
 

@@ -123,7 +123,11 @@ def _add_trunk(tasks: Commands) -> None:
     parser.set_defaults(run=train_trunk)
     parser.add_argument("--data", type=Path, nargs="+", required=True, metavar="FOLDER", help="folders of pictures")
     parser.add_argument("--teacher", type=Path, required=True, metavar="FILE.onnx", help="the network to learn from")
+    parser.add_argument("--init", metavar="NAME_OR_PATH", help="go on from the trunk of this bundle or .onnx file")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="where the teacher's answers are kept")
+    parser.add_argument(
+        "--views", type=whole(2), metavar="N", help="views of a picture that the teacher is asked about"
+    )
     parser.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data")
     add_run(parser, "the encoder to write: an .onnx file")
 

@@ -111,6 +111,42 @@ class Trunk(nn.Module):
                     setattr(module, norm, nn.Identity())
         return channels_last(folded)
 
+    @torch.no_grad()
+    def unfold(self, pixels: Tensor) -> Trunk:
+        """The reverse of `fold`: the same function with a batch normalisation after each convolution, for training on.
+
+        Their statistics are those of `pixels` [B, 3, Y, X]; each filter has length 1, and what it lost is in the
+        normalisation.
+        """
+        found = Trunk(self.widths, self.depths)
+        seen: dict[str, Tensor] = {}
+        hooks = [
+            module.register_forward_hook(lambda _module, _inputs, out, name=name: seen.update({name: out.float()}))
+            for name, module in self.named_modules()
+            if name.rpartition(".")[2] in ("conv", "conv1", "conv2")
+        ]
+        self(pixels)
+        for hook in hooks:
+            hook.remove()
+        state = found.state_dict()
+        for name, value in self.state_dict().items():
+            if name.rpartition(".")[0] not in seen:
+                state[name] = value  # of the gates
+        for name, out in seen.items():
+            conv = self.get_submodule(name)
+            assert isinstance(conv, nn.Conv2d)
+            assert conv.bias is not None
+            length = conv.weight.flatten(1).norm(dim=1).clamp_min(1e-12)
+            mean = (out.mean((0, 2, 3)) - conv.bias) / length
+            var = out.var((0, 2, 3)) / length.square()
+            norm = name.replace("conv", "norm")
+            state[f"{name}.weight"] = conv.weight / length[:, None, None, None]
+            state[f"{norm}.running_mean"], state[f"{norm}.running_var"] = mean, var
+            state[f"{norm}.weight"] = length * (var + nn.BatchNorm2d(1).eps).sqrt()
+            state[f"{norm}.bias"] = conv.bias + length * mean
+        found.load_state_dict(state)
+        return channels_last(found)
+
     @property
     def channels(self) -> int:
         return self.widths[-1]

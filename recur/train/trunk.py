@@ -1,8 +1,8 @@
 """`recur train trunk`: teach a small CNN to see, by a larger one's feature maps.
 
-The small network is trained from nothing. For every view of a picture the teacher's map (scaled per channel), its
-pooled direction and its class probabilities are the targets. Training starts on small pictures and ends on full-size
-ones: most of what is to be learned can be learned at a third of the price.
+The small network is trained from nothing, or goes on from one that was trained before. For every view of a picture the
+teacher's map (scaled per channel), its pooled direction and its class probabilities are the targets. Training starts on
+small pictures and ends on full-size ones: most of what is to be learned can be learned at a third of the price.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from recur.data.caption_formats import SPLITS
 from recur.errors import RecurError
 from recur.files import write_atomically
-from recur.nn.export import export_trunk
+from recur.nn.export import export_trunk, import_trunk
 from recur.nn.vision import DistillationHead, Trunk, channels_last
 from recur.train.checkpoint import (
     StopRequest,
@@ -33,14 +33,22 @@ from recur.train.checkpoint import (
     random_state,
     save_checkpoint,
 )
+from recur.train.encoders import trunk_of
+from recur.train.orthogonal import Muon
 from recur.train.precision import autocast
 from recur.train.teacher import MAP_MAX, TeacherCache, build_teacher_cache, cut_view
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 HELD_OUT = 256  # pictures that only measure
 LEAST_PICTURES = 8
+BLOCK = 64  # pictures looked at together where nothing is learned
+FITTED = 1024  # pictures that a head is fitted to before a trunk goes on
+LEAST_AREA = 0.4  # of a crop, as a share of the picture
+DECAY = 0.05
 # (share of all steps, side in pixels): the grid is side / 32.
 RESOLUTIONS = ((0.35, 128), (0.30, 160), (0.35, 224))
+LATER_RESOLUTIONS = ((0.45, 160), (0.55, 224))  # of a network that goes on from another
+ORTHOGONAL_RATE, LATER_SHARE = 0.02, 0.5  # of the convolutions' steps, and of all rates when going on
 WHOLE_VIEW_SHARE = (0.34, 0.6)  # how often the whole picture is shown rather than a crop: at the start, at the end
 
 
@@ -111,14 +119,14 @@ def jitter_colours(
     return (pixels * draw(0.92, 1.08, 3)).clamp_(0, 255)
 
 
-def resolution_at(step: int, steps: int) -> int:
-    """Side in pixels of the training pictures at a step."""
+def resolution_at(progress: float, plan: Sequence[tuple[float, int]]) -> int:
+    """Side in pixels of the training pictures when the share `progress` of the steps is over."""
     passed = 0.0
-    for share, side in RESOLUTIONS:
+    for share, side in plan:
         passed += share
-        if step < passed * steps:
+        if progress < passed:
             return side
-    return RESOLUTIONS[-1][1]
+    return plan[-1][1]
 
 
 def make_batch(cache: TeacherCache, rows: np.ndarray, views: np.ndarray, side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,6 +168,7 @@ def train_trunk(
     data: Sequence[Path],
     teacher: Path,
     out: Path,
+    init: str | None = None,
     cache: Path | None = None,
     epochs: float = 60,
     batch: int = 64,
@@ -171,6 +180,8 @@ def train_trunk(
 ) -> Path:
     """Train the trunk and write it to `out`, an ONNX file that `recur train caption --encoder` reads and can fine-tune.
 
+    `init`: go on from the trunk of this bundle or ONNX file (`embedded`: the one that comes with recur).
+
     The order of pictures, their views and colours depend on (seed, step) alone, so a resumed run repeats exactly what
     the uninterrupted one would have done. Stopped before the end, it leaves a checkpoint and writes no `out`.
     """
@@ -178,22 +189,33 @@ def train_trunk(
         raise RecurError(f"{out}: a folder; expected the name of an .onnx file to write; choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     pictures = pictures_to_learn_from(data)
-    answers = build_teacher_cache(pictures, teacher, cache or out.with_suffix(".cache"), views=views, seed=seed)
-    settings = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "seed": seed, **answers.identity}
-    run = _Distillation(answers, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
+    answers = build_teacher_cache(
+        pictures, teacher, cache or out.with_suffix(".cache"), views=views, seed=seed, least_area=LEAST_AREA
+    )
+    settings = {
+        "init": None if init is None else Path(init).name,
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "seed": seed,
+        **answers.identity,
+    }
+    start = None if init is None else _trunk_at(init)
+    run = _Distillation(answers, start, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
     checkpoint = out.with_suffix(".checkpoint")
     if resume and has_checkpoint(checkpoint):
         saved = load_checkpoint(checkpoint)
         check_same_run(saved.extra, settings, path=checkpoint)
         run.both.load_state_dict(saved.models["both"])
-        run.optimizer.load_state_dict(saved.optimizer or {})
+        for number, optimizer in enumerate(run.optimizers):
+            optimizer.load_state_dict((saved.optimizer or {})[str(number)])
         run.step = saved.counters["step"]
 
     def save() -> None:
         save_checkpoint(
             checkpoint,
             model_states={"both": run.both.state_dict()},
-            optimizer=run.optimizer.state_dict(),
+            optimizer={str(number): each.state_dict() for number, each in enumerate(run.optimizers)},
             counters={"step": run.step},
             rng=random_state(),
             extra=settings,
@@ -209,7 +231,7 @@ def train_trunk(
                 shown = " ".join(f"{name} {value:.4f}" for name, value in run.measure().items())
                 print(
                     f"epoch {run.step // run.steps_per_epoch} loss {running:.4f} held-out {shown} "
-                    f"side {resolution_at(run.step, run.steps)} {time.monotonic() - begun:.0f} s",
+                    f"side {resolution_at(run.step / run.steps, run.plan)} {time.monotonic() - begun:.0f} s",
                     flush=True,
                 )
                 save()
@@ -226,11 +248,61 @@ def train_trunk(
     return out
 
 
-class _Distillation:
-    """The small network, its optimizer, and where in the course it is."""
+def _trunk_at(spec: str) -> Trunk:
+    """The folded trunk of a bundle or file. Errors: RecurError where there is none."""
+    encoded, _ = trunk_of(spec)
+    if encoded is None:
+        raise RecurError(f"{spec}: no trunk; expected 'embedded', a bundle, or a file of `recur train trunk`")
+    return import_trunk(encoded)
 
-    def __init__(self, answers: TeacherCache, *, epochs: float, batch: int, learning_rate: float, seed: int) -> None:
-        self.answers, self.batch, self.learning_rate, self.seed = answers, batch, learning_rate, seed
+
+def fit_head(head: DistillationHead, trunk: Trunk, answers: TeacherCache, rows: NDArray[np.int64]) -> None:
+    """Least squares for a head on a trunk that can see already: from its features on the whole pictures `rows` to the
+    teacher's maps, and from those, pooled, to the logarithms of its probabilities.
+    """
+    channels, wide = head.map.in_channels, head.map.out_channels
+    squares, products = torch.zeros(channels + 1, channels + 1), torch.zeros(channels + 1, wide)
+    pooled: list[Tensor] = []
+    guessed: list[Tensor] = []
+    with torch.no_grad():
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            pixels, maps, probabilities = make_batch(answers, part, np.zeros(len(part), int), RESOLUTIONS[-1][1])
+            cells = _with_one(trunk(pixels).float().permute(0, 2, 3, 1).reshape(-1, channels))
+            squares += cells.T @ cells
+            products += cells.T @ maps.permute(0, 2, 3, 1).reshape(-1, wide)
+            pooled.append(_with_one(maps.mean((2, 3))))
+            guessed.append(probabilities.clamp_min(1e-6).log())
+        seen, logs = torch.cat(pooled), torch.cat(guessed)
+        for layer, left, right in (
+            (head.map, squares, products),
+            (head.classify, seen.T @ seen, seen.T @ (logs - logs.mean(1, keepdim=True))),
+        ):
+            left.diagonal().add_(1e-4 * float(left.diagonal().mean()))
+            found = torch.linalg.solve(left, right)
+            layer.weight.copy_(found[:-1].T.reshape(layer.weight.shape))
+            assert layer.bias is not None
+            layer.bias.copy_(found[-1])
+
+
+def _with_one(rows: Tensor) -> Tensor:
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], 1)
+
+
+class _Distillation:
+    """The small network, its optimizers, and where in the course it is."""
+
+    def __init__(
+        self,
+        answers: TeacherCache,
+        start: Trunk | None,
+        *,
+        epochs: float,
+        batch: int,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
+        self.answers, self.batch, self.seed = answers, batch, seed
         shuffled = np.random.default_rng([seed, 0]).permutation(len(answers.readable))
         shuffled = shuffled[answers.readable[shuffled]]
         if len(shuffled) < LEAST_PICTURES:
@@ -244,18 +316,29 @@ class _Distillation:
         self.steps = max(int(epochs * self.steps_per_epoch), 1)
         self.step = 0
         torch.manual_seed(seed)
-        self.trunk = channels_last(Trunk())
-        self.head = DistillationHead(self.trunk.channels, answers.maps.shape[2], answers.probabilities.shape[2])
         self.scale = map_scale(answers, shuffled[: min(len(self.rows), 512)])
+        trunk = channels_last(Trunk()) if start is None else start
+        self.head = DistillationHead(trunk.channels, answers.maps.shape[2], answers.probabilities.shape[2])
+        if start is not None:
+            sample = self.rows[:FITTED]
+            fit_head(self.head, start, answers, sample)
+            some = sample[:BLOCK]
+            trunk = start.unfold(make_batch(answers, some, np.zeros(len(some), int), RESOLUTIONS[-1][1])[0])
+        self.trunk, self.plan = trunk, RESOLUTIONS if start is None else LATER_RESOLUTIONS
         self.both = nn.ModuleDict({"trunk": self.trunk, "head": self.head})
-        decay = [p for p in self.both.parameters() if p.ndim > 1]
+        filters = [p for p in self.trunk.parameters() if p.ndim == 4 and p.shape[2] > 1]
+        inner = {id(p) for p in filters}
+        share = 1.0 if start is None else LATER_SHARE
+        self.rates = (share * ORTHOGONAL_RATE, share * learning_rate)
+        matrices = [p for p in self.both.parameters() if p.ndim > 1 and id(p) not in inner]
         rest = [p for p in self.both.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
+        adam = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}],
             lr=learning_rate,
             betas=(0.9, 0.99),
             fused=True,
         )
+        self.optimizers = (Muon(filters, gates=1, lr=ORTHOGONAL_RATE, decay=DECAY), adam)
 
     def losses(self, pixels: Tensor, maps: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
         """What `distillation_loss` says of pixels [B, 3, Y, X]."""
@@ -277,7 +360,8 @@ class _Distillation:
             rng.integers(0, 2, len(part)),
             rng.integers(min(2, views - 1), views, len(part)),
         )
-        pixels, maps, probabilities = make_batch(self.answers, part, chosen, resolution_at(self.step, self.steps))
+        side = resolution_at(progress, self.plan)
+        pixels, maps, probabilities = make_batch(self.answers, part, chosen, side)
         losses = self.losses(jitter_colours(pixels.float(), rng), maps, probabilities)
         loss = total_loss(losses)
         value = float(loss.detach())
@@ -287,13 +371,15 @@ class _Distillation:
                 "train again with a lower learning rate"
             )
         warm = min(1.0, (self.step + 1) / 300)
-        rate = self.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        share = warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for optimizer, highest in zip(self.optimizers, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = highest * share
+        self.both.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
-        self.optimizer.step()
+        for each in self.optimizers:
+            each.step()
         self.step += 1
         return value
 
