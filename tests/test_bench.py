@@ -16,7 +16,7 @@ from recur.bench.beam import noise, settings
 from recur.cli import main
 from recur.cli.bench import BENCHMARKS
 from recur.data.text import END
-from recur.engine.search import Hypothesis
+from recur.engine.hypotheses import Hypothesis
 from recur.errors import RecurError
 
 ROW: dict[str, Any] = {

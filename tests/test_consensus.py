@@ -13,7 +13,7 @@ from helpers import CHANNELS, write_tiny_bundle
 
 import recur
 from recur.bundle import BundleError, read_bundle, write_bundle
-from recur.engine.search import Hypothesis
+from recur.engine.hypotheses import Hypothesis
 from recur.predict.consensus import Consensus, phrases, pooled, shares
 
 ROWS = {(5,): 0, (6,): 1, (5, 6): 2}

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from recur.engine.search import Hypothesis, Step, beam_search, greedy, log_softmax, sample, search_features, top
+from recur.engine.hypotheses import Hypothesis, Step, log_softmax, top
+from recur.engine.search import beam_search, greedy, sample, search_features
 
 END = 1
 V = 5

@@ -18,7 +18,8 @@ from recur.cli import main
 from recur.data.images import Square, read_square
 from recur.engine import native
 from recur.engine.decoder import CaptionDecoder
-from recur.engine.search import Growth, beam_search
+from recur.engine.hypotheses import Growth
+from recur.engine.search import beam_search
 from recur.errors import InputError, RecurError
 from recur.explain.explanation import explain, explain_beginning
 from recur.explain.faithful import Tally, another_box, faithfulness, hide

@@ -22,8 +22,8 @@ from recur.cli import main
 from recur.data.lines import Line
 from recur.data.pairs import hold_out, read_pairs
 from recur.data.subwords import END, UNK, Subwords, clean, learn_pieces, split_words
+from recur.engine.hypotheses import log_softmax
 from recur.engine.reference import caption_logits, scan
-from recur.engine.search import log_softmax
 from recur.errors import InputError, RecurError
 from recur.metrics.translation import bleu, chrf
 from recur.predict.translation import Translator

@@ -13,8 +13,8 @@ from recur.bench.measure import Row, compare, load, require, together
 from recur.bench.torch_beam import TorchCaptioner
 from recur.bundle import Bundle
 from recur.data.text import END
+from recur.engine.hypotheses import Hypothesis
 from recur.engine.native import Decoder, Precision
-from recur.engine.search import Hypothesis
 from recur.predict.caption import Captioner
 
 BEAM, BATCHES, NEED = 5, (1, 16), 10.0

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from recur.engine.hypotheses import Step
 from recur.engine.reference import GATES, PARTS, Array, Cell, IntArray, State, Weights, layer_weights, sigmoid, softmax
-from recur.engine.search import Step
 
 
 def _times(x: Array, weight: Array) -> Array:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from recur.engine import core, search
+from recur.engine.hypotheses import RUNNERS_UP, Hypothesis
 from recur.engine.native_stack import (
     PRECISIONS,
     FloatArray,
@@ -30,7 +31,7 @@ from recur.engine.native_stack import (
     whole,
 )
 from recur.engine.reference import GATES, Array, Cell, IntArray, State, Weights
-from recur.engine.search import Hypothesis
+from recur.engine.rules import check_rules
 from recur.engine.twin import Generation, Reading, Twin
 from recur.engine.vision import processors
 
@@ -392,7 +393,7 @@ class Decoder:
             "no_repeat_ngram": no_repeat_ngram,
             "no_end_after": self._columns(no_end_after, "no_end_after"),
         }
-        search.check_rules(**rules)
+        check_rules(**rules)
         return rules
 
     def _named(self, found: Hypothesis) -> Hypothesis:
@@ -402,7 +403,7 @@ class Decoder:
         """Hypotheses from the flat arrays that the core gives."""
         counts, lengths, totals, tokens, log_probs, others, other_probs, entropies, attention = results
         tokens, others = self.words[tokens], self.words[others]
-        width = min(search.RUNNERS_UP, len(self.words) - 1)
+        width = min(RUNNERS_UP, len(self.words) - 1)
         others, other_probs = others.reshape(len(tokens), width), other_probs.reshape(len(tokens), width)
         looks = attention.reshape(len(tokens), -1) if self.attention and len(tokens) else None
         regions = items["features"].shape[1] if self.attention else 0

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from recur.engine import search
+from recur.engine.hypotheses import Step, log_softmax
 from recur.engine.native_stack import FloatArray, Ids, kept_of, layers_of, packed_state
 from recur.engine.reference import Array, Cell, IntArray, State, Trace, Weights, caption_memory, caption_step
-from recur.engine.search import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Twin:
         chosen: list[Ids] = []
         gained: list[Array] = []
         for place in range(length):
-            log_probs = search.log_softmax(logits.copy())
+            log_probs = log_softmax(logits.copy())
             if temperature:
                 tokens = search.choose(log_probs[:, None], draws[:, :, place], temperature, top_k, top_p)[:, 0]
             else:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recur.data.images import MAX_PIXELS, Picture, Source, Square, read_picture, read_square
+from recur.engine.hypotheses import Hypothesis
 from recur.engine.reference import Array, Cell, IntArray
-from recur.engine.search import Hypothesis
 from recur.errors import InputError, RecurError
 from recur.explain.inside import (
     Pass,

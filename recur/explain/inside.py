@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from recur.data.text import END, detokenize
 from recur.engine.decoder import CaptionDecoder
+from recur.engine.hypotheses import Growth, Hypothesis, Step, log_softmax, top
 from recur.engine.reference import (
     GATES,
     PARTS,
@@ -29,7 +30,7 @@ from recur.engine.reference import (
     layer_weights,
     sigmoid,
 )
-from recur.engine.search import Growth, Hypothesis, Step, beam_search, log_softmax, top
+from recur.engine.search import beam_search
 from recur.predict.voice import Voice
 
 GATE_NAMES = {"lstm": ("i", "f", "g", "o"), "gru": ("r", "z", "n"), "rnn": ("h",), "rnn_relu": ("h",)}

@@ -24,8 +24,8 @@ from recur.bundle import Bundle, BundleError
 from recur.data.ahead import Ahead
 from recur.data.images import MAX_PIXELS, Source, Square, read_ahead, read_square
 from recur.data.text import detokenize
+from recur.engine.hypotheses import Hypothesis
 from recur.engine.reference import Array
-from recur.engine.search import Hypothesis
 from recur.engine.vision import Encoder, processors
 from recur.errors import InputError, RecurError
 from recur.predict.detect import MIN_SCORE, OUTPUTS, Detected, Detector, check_scores

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from recur.bundle.consensus import PREFIX
+from recur.engine.hypotheses import Hypothesis
 from recur.engine.reference import Array, IntArray
-from recur.engine.search import Hypothesis
 
 Phrase = tuple[int, ...]
 ORDERS = (1, 2)  # words of a phrase

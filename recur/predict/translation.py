@@ -21,9 +21,9 @@ from recur.bundle import Bundle, BundleError
 from recur.data.ahead import as_they_come
 from recur.data.lines import Line, groups
 from recur.data.subwords import END, SPACE, UNK, Subwords, clean, split_words
+from recur.engine.hypotheses import Hypothesis, log_softmax
 from recur.engine.native import Decoder, Stack
 from recur.engine.reference import Array, Cell, IntArray
-from recur.engine.search import Hypothesis, log_softmax
 from recur.errors import InputError, RecurError
 from recur.predict.voice import precision_of
 

@@ -15,9 +15,10 @@ from recur.bundle.consensus import PREFIX
 from recur.data.text import END, Vocabulary
 from recur.engine import core
 from recur.engine.decoder import CaptionDecoder
+from recur.engine.hypotheses import Hypothesis
 from recur.engine.native import Decoder, Precision
 from recur.engine.reference import Array, Cell, IntArray
-from recur.engine.search import Hypothesis, beam_search, search_features
+from recur.engine.search import beam_search, search_features
 from recur.errors import RecurError
 from recur.predict.consensus import Consensus, consensus_of
 

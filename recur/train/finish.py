@@ -20,8 +20,8 @@ from recur.bundle.consensus import PREFIX
 from recur.data.captions import read_captions
 from recur.data.images import iterate_pictures
 from recur.data.text import detokenize
+from recur.engine.hypotheses import Hypothesis
 from recur.engine.reference import Array
-from recur.engine.search import Hypothesis
 from recur.engine.weights import dequantize, quantized
 from recur.errors import InputError, RecurError
 from recur.files import write_atomically
