@@ -342,17 +342,28 @@ def test_cached_features(tmp_path: Path, collection: list[Path]) -> None:
     assert again.kept.tolist() == cache.kept.tolist()
 
 
+def test_views_of_a_cache_are_the_picture_its_mirror_image_and_crops(tmp_path: Path, collection: list[Path]) -> None:
+    encoder = open_encoder(str(make_graph(tmp_path / "e.onnx")), output_name="map")
+    four = cache_features(encoder, collection, tmp_path / "four", views=4)
+    two = cache_features(encoder, collection, tmp_path / "two")
+    assert np.array_equal(four.features[:, :2], two.features)
+    crops = four.features[four.kept, 2:].astype(np.float32)
+    assert (np.abs(crops - four.features[four.kept, :1]).max((2, 3)) > 1e-3).all()
+    whole = four.features[four.kept, 0].astype(np.float32)
+    assert np.abs(crops.mean((1, 2)) - whole.mean(1)).max() < 0.5 * np.abs(whole.mean(1)).max()
+
+
 def test_stopped_cache_goes_on(tmp_path: Path, collection: list[Path]) -> None:
     encoder = open_encoder(str(make_graph(tmp_path / "e.onnx")), output_name="map")
     stop = StopRequest()
     stop.request("test")
-    part = cache_features(encoder, collection, tmp_path / "cache", batch=2, flips=False, stop=stop)
+    part = cache_features(encoder, collection, tmp_path / "cache", batch=2, views=1, stop=stop)
     assert not part.complete
     assert part.kept.tolist() == [0]
-    whole = cache_features(encoder, collection, tmp_path / "cache", batch=2, flips=False)
+    whole = cache_features(encoder, collection, tmp_path / "cache", batch=2, views=1)
     assert whole.complete
     assert whole.kept.tolist() == [0, 1, 2, 4, 5, 6]
-    straight = cache_features(encoder, collection, tmp_path / "other", batch=2, flips=False)
+    straight = cache_features(encoder, collection, tmp_path / "other", batch=2, views=1)
     assert np.array_equal(whole.features, straight.features)
 
 
@@ -360,13 +371,13 @@ def test_refusals_of_caches(tmp_path: Path, collection: list[Path]) -> None:
     path = str(make_graph(tmp_path / "e.onnx"))
     encoder = open_encoder(path, output_name="map")
     cache_features(encoder, collection, tmp_path / "cache")
-    for other, paths, flips in (
-        (open_encoder(path, output_name="scores"), collection, True),
-        (encoder, collection[1:], True),
-        (encoder, collection, False),
+    for other, paths, views in (
+        (open_encoder(path, output_name="scores"), collection, 2),
+        (encoder, collection[1:], 2),
+        (encoder, collection, 1),
     ):
         with pytest.raises(RecurError, match="features of other pictures or of another encoder"):
-            cache_features(other, paths, tmp_path / "cache", flips=flips)
+            cache_features(other, paths, tmp_path / "cache", views=views)
     done = tmp_path / "cache" / "done.npy"
     done.write_bytes(done.read_bytes()[:-2])
     with pytest.raises(RecurError, match="broken feature cache"):

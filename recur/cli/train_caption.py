@@ -87,6 +87,12 @@ def _add_caption(tasks: Commands) -> None:
     )
     seeing.add_argument("--finetune-encoder", action="store_true", help="train the encoder along with the rest")
     seeing.add_argument(
+        "--views",
+        type=whole(1, 64),
+        metavar="N",
+        help="what a frozen encoder looks at of each picture: it as it is, mirrored, and N - 2 crops",
+    )
+    seeing.add_argument(
         "--teacher", type=Path, metavar="FILE.onnx", help="a larger network that goes on teaching it meanwhile"
     )
     seeing.add_argument(

@@ -70,6 +70,7 @@ def train_caption(
     encoder: str = "embedded",
     output_name: str | None = None,
     finetune_encoder: bool = False,
+    views: int = 4,
     teacher: Path | None = None,
     epochs: int = 12,
     cider: int = 0,
@@ -83,7 +84,8 @@ def train_caption(
     """Train on the train split of `data`, choose on its dev split, write the bundle `out`.
 
     `batch` counts pictures (each comes with all its captions) of one process in a step; `cider` counts epochs of
-    self-critical training, which may go on from `init` without any others (`epochs` 0).
+    self-critical training, which may go on from `init` without any others (`epochs` 0). A frozen encoder looks at
+    `views` of each picture: as it is, mirrored, and crops.
     `teacher`, an ONNX network, goes on teaching a fine-tuned encoder while it learns from the captions.
     `data` may be shards or a URL, whose pictures are streamed.
     `data_name` and `terms` (of use, as their source states them) go into the card. Working files lie in `<out>.work`
@@ -126,7 +128,16 @@ def train_caption(
         raise RecurError("--teacher keeps its answers about every picture, and shards are streamed; leave it out")
     with gathered() as team, StopRequest(seconds=seconds) as stop:
         look = partial(
-            _sources, eye, train, dev, work, moving=finetune_encoder, teacher=teacher, stop=stop, shards=shards
+            _sources,
+            eye,
+            train,
+            dev,
+            work,
+            moving=finetune_encoder,
+            views=views,
+            teacher=teacher,
+            stop=stop,
+            shards=shards,
         )
         if team.leads:
             train, dev, sources = look()
@@ -151,6 +162,7 @@ def train_caption(
             "data": data_hash(found),
             "encoder": encoder,
             "finetune_encoder": finetune_encoder,
+            **({} if finetune_encoder or shards is not None else {"views": views}),
             "teacher": None if teacher is None else teacher.name,
             "init": None if init is None else Path(init).name,
             "cell": cell,
@@ -229,6 +241,7 @@ def _sources(
     work: Path,
     *,
     moving: bool,
+    views: int,
     teacher: Path | None,
     stop: StopRequest,
     shards: Shards | None,
@@ -252,7 +265,9 @@ def _sources(
             splits[name], pixels, problems = read_pixels(split, eye.size)
             sources[name] = TrainedFeatures(pixels, eye.module)
         else:
-            cached = cache_features(eye, split.paths, work / f"features-{name}", flips=name == "train", stop=stop)
+            cached = cache_features(
+                eye, split.paths, work / f"features-{name}", views=views if name == "train" else 1, stop=stop
+            )
             if not cached.complete:
                 return train, dev, {}
             problems = [str(problem) for problem in cached.problems]

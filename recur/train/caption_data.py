@@ -184,14 +184,14 @@ class FeatureSource(Protocol):
 
 
 class FrozenFeatures:
-    """Features computed before training: [N, flips, R, F], half precision."""
+    """Features computed before training: [N, V, R, F], half precision."""
 
     def __init__(self, stored: NDArray[np.float16]) -> None:
         self.stored = stored
 
     def features(self, rows: NDArray[np.int64], rng: np.random.Generator | None, part: slice = ALL) -> Tensor:
-        flips = np.zeros(len(rows), int) if rng is None else rng.integers(0, self.stored.shape[1], len(rows))
-        return torch.from_numpy(self.stored[rows[part], flips[part]].astype(np.float32))
+        views = np.zeros(len(rows), int) if rng is None else rng.integers(0, self.stored.shape[1], len(rows))
+        return torch.from_numpy(self.stored[rows[part], views[part]].astype(np.float32))
 
 
 class TrainedFeatures:

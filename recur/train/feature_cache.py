@@ -1,4 +1,4 @@
-"""What a frozen encoder sees, computed once and kept on disk: the pictures as they are, and mirrored.
+"""What a frozen encoder sees, computed once and kept on disk: the pictures as they are, mirrored, and cut out.
 
 N pictures, V views of each, R = gy * gx regions, F channels.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from recur.data.images import iterate_pictures
@@ -21,15 +22,18 @@ from recur.files import write_atomically
 from recur.train.checkpoint import Progress, StopRequest
 from recur.train.encoders import FeatureEncoder
 from recur.train.graph import first_line
+from recur.train.teacher import cut_view, draw_views
 
 FLOAT16_MAX = 65504.0
+LEAST_AREA = 0.65  # of a crop, as a share of the picture: what the captions speak of has to be in it
 
 
 @dataclass(frozen=True)
 class FeatureCache:
     """Features of N pictures on disk.
 
-    features  float16 [N, 1 + flips, R, F], memory-mapped; view 1 is the mirror image. Rows of bad pictures are zero
+    features  float16 [N, V, R, F], memory-mapped; view 1 is the mirror image, those after it are crops, every other one
+              mirrored. Rows of bad pictures are zero
     kept      the rows that hold a picture, ascending
     problems  one for each picture that could not be read
     complete  False when it was stopped before the end; call again to go on
@@ -46,7 +50,7 @@ def cache_features(
     paths: Sequence[Path],
     folder: str | Path,
     *,
-    flips: bool = True,
+    views: int = 2,
     batch: int = 16,
     workers: int = 2,
     progress: Progress | None = None,
@@ -58,7 +62,8 @@ def cache_features(
     folder holds features of other pictures or of another encoder, when the disk is too small, or no picture is good.
     """
     folder = Path(folder)
-    features, done = _open_cache(encoder, paths, folder, views=2 if flips else 1)
+    features, done = _open_cache(encoder, paths, folder, views=views)
+    boxes = draw_views(len(paths), max(views, 2), seed=0, least_area=LEAST_AREA)
     todo = np.flatnonzero(done == 0)
     finished = len(paths) - len(todo)
     problems: list[InputError] = []
@@ -68,7 +73,9 @@ def cache_features(
     def look() -> None:
         pixels = np.stack(squares)
         for view in range(features.shape[1]):
-            seen = encoder.features(np.ascontiguousarray(pixels[:, :, ::-1]) if view else pixels)
+            cut = [cut_view(square, boxes[row, view], encoder.size) for row, square in zip(rows, pixels, strict=True)]
+            looked_at = torch.cat(cut).permute(0, 2, 3, 1).round().to(torch.uint8).contiguous().numpy()
+            seen = encoder.features(looked_at)
             features[rows, view] = seen.clip(-FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
         # After the features: a kill between the two computes them again. The kernel keeps what was written.
         done[rows] = 1
