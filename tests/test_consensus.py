@@ -20,7 +20,7 @@ ROWS = {(5,): 0, (6,): 1, (5, 6): 2}
 RARITY = (1.0, 2.0, 3.0)
 
 
-def with_opinion(path: Path, *, log_prob: Any = 0.0, phrases: Any = (7, -1, 5, 6), **changes: Any) -> Path:
+def with_opinion(path: Path, *, settings: Any = None, phrases: Any = (7, -1, 5, 6), **changes: Any) -> Path:
     """A tiny bundle that likes the English word 7 in every picture, and the pair 5 6 a little."""
     plain = read_bundle(write_tiny_bundle(path))
     rows = len(phrases) // 2
@@ -31,7 +31,11 @@ def with_opinion(path: Path, *, log_prob: Any = 0.0, phrases: Any = (7, -1, 5, 6
         "consensus.en.rarity": np.ones(rows, np.float32),
     }
     tensors |= changes.pop("tensors", {})
-    decode = {**plain.meta["decode"], "consensus": {"en": {"rare": 1.0, "log_prob": log_prob}}, **changes}
+    decode = {
+        **plain.meta["decode"],
+        "consensus": {"en": {"rare": 1.0, "log_prob": 0.0, **(settings or {})}},
+        **changes,
+    }
     meta = {**plain.meta, "decode": decode}
     weights = {**plain.weights, **tensors}
     return write_bundle(
@@ -62,6 +66,13 @@ def test_scores_are_what_the_model_foresees() -> None:
     first = expected[0] / math.sqrt(5) + 2 * expected[1] / math.sqrt(5) + expected[2] + 0.5 * -3.0 / 3
     assert opinion.scores(features, [like, none]) == pytest.approx([first, 0.5 * -1.0 / 2], rel=1e-5)
     assert pooled(features[None]).shape == (1, 6)
+    # What both say on average: the shares of each, halved; and so much for each word.
+    more = replace(opinion, others=0.4, length=-0.1)
+    norm = (1 + 4) / 5 + 1  # of the first one's shares, which are 1 / sqrt(5), 2 / sqrt(5) and 1
+    assert more.scores(features, [like, none]) == pytest.approx(
+        [first + 0.4 * norm / 2 - 0.2, 0.5 * -1.0 / 2 - 0.1], rel=1e-5
+    )
+    assert more.agreement(features, [like, none]) == pytest.approx(opinion.agreement(features, [like, none]))
 
 
 def test_it_decides_in_its_language(tmp_path: Path, photos: list[Path]) -> None:
@@ -105,7 +116,8 @@ def test_opinions_that_do_not_fit_are_refused(tmp_path: Path, changes: dict[str,
 
 
 @pytest.mark.parametrize("wrong", [-1.0, "much", None])
-def test_senseless_settings_are_refused(tmp_path: Path, photos: list[Path], wrong: Any) -> None:
-    path = with_opinion(tmp_path / "b", log_prob=wrong)
+@pytest.mark.parametrize("name", ["log_prob", "others"])
+def test_senseless_settings_are_refused(tmp_path: Path, photos: list[Path], name: str, wrong: Any) -> None:
+    path = with_opinion(tmp_path / "b", settings={name: wrong})
     with pytest.raises(BundleError, match="make no sense"):
         recur.load(path, threads=1)(photos[:1])

@@ -3,7 +3,9 @@
 A linear model foresees, from the features of a picture, how much each word and each pair of words weighs in what
 people say of it, in the terms of CIDEr (Vedantam et al. 2015); of the sentences in the beam the one goes first that
 would agree best with that. Choosing by consensus is Devlin et al. 2015 ("Exploring Nearest Neighbor Approaches for
-Image Captioning"); there the captions of similar pictures are looked up, here a regression has read them all.
+Image Captioning"); there the captions of similar pictures are looked up, here a regression has read them all. What the
+search itself thinks, what the other sentences of the beam say and the length of a sentence count too: by such agreement
+alone, sentences that say more than people do would win.
 
 R regions, F channels, G phrases, T words.
 """
@@ -60,7 +62,8 @@ def pooled(features: Array) -> Array:
 class Consensus:
     """One language: `rows` from phrases of places to rows of `weight` [G, 2F], `bias` and `rarity` [G].
 
-    `rare` is the rarity of other phrases; `log_prob` says how much a nat a word of the search's own opinion counts.
+    `rare` is the rarity of other phrases; `log_prob` says how much a nat a word of the search's own opinion counts,
+    `others` how much what the sentences of the beam say on average, and `length` how much a word more.
     """
 
     rows: Mapping[Phrase, int]
@@ -69,20 +72,37 @@ class Consensus:
     rarity: tuple[float, ...]
     rare: float
     log_prob: float
+    others: float = 0.0
+    length: float = 0.0
 
     def scores(self, features: Array, found: Sequence[Hypothesis]) -> list[float]:
         """Of each hypothesis, the higher the better, for a picture with features [R, F]."""
+        told = self._told(found)
+        expected = self._expected(features, told)
+        for each in told:
+            for row, share in each.items():
+                expected[row] += self.others * share / len(told)
         return [
-            fit + self.log_prob * each.log_prob / (len(each.tokens) + 1)
-            for fit, each in zip(self.agreement(features, found), found, strict=True)
+            fit + self.log_prob * each.log_prob / (len(each.tokens) + 1) + self.length * len(each.tokens)
+            for fit, each in zip(_fits(told, expected), found, strict=True)
         ]
 
     def agreement(self, features: Array, found: Sequence[Hypothesis]) -> list[float]:
         """How well each hypothesis agrees with what people are likely to say, whatever the search thinks of it."""
-        told = [shares(each.tokens.tolist(), self.rows, self.rarity, self.rare) for each in found]
+        told = self._told(found)
+        return _fits(told, self._expected(features, told))
+
+    def _told(self, found: Sequence[Hypothesis]) -> list[dict[int, float]]:
+        return [shares(each.tokens.tolist(), self.rows, self.rarity, self.rare) for each in found]
+
+    def _expected(self, features: Array, told: Sequence[Mapping[int, float]]) -> dict[int, float]:
+        """What people are likely to say of a picture, of all that is told here."""
         asked = sorted({row for each in told for row in each})
-        expected = dict(zip(asked, (self.weight[asked] @ pooled(features) + self.bias[asked]).tolist(), strict=True))
-        return [sum(share * expected[row] for row, share in each.items()) for each in told]
+        return dict(zip(asked, (self.weight[asked] @ pooled(features) + self.bias[asked]).tolist(), strict=True))
+
+
+def _fits(told: Sequence[Mapping[int, float]], expected: Mapping[int, float]) -> list[float]:
+    return [sum(share * expected[row] for row, share in each.items()) for each in told]
 
 
 def consensus_of(
@@ -95,7 +115,8 @@ def consensus_of(
     if language not in settings:
         return None
     rare, log_prob = (float(settings[language][name]) for name in ("rare", "log_prob"))
-    if not (math.isfinite(rare) and 0 <= log_prob < math.inf):
+    others, length = (float(settings[language].get(name, 0.0)) for name in ("others", "length"))
+    if not (all(map(math.isfinite, (rare, log_prob, others, length))) and min(log_prob, others) >= 0):
         raise ValueError(f"consensus {settings[language]}; expected finite numbers")
     pairs = weights[f"{PREFIX}{language}.phrases"].reshape(-1, 2).astype(np.int64)
     places = np.searchsorted(ids, pairs.clip(0)).tolist()
@@ -110,4 +131,6 @@ def consensus_of(
         tuple(weights[f"{PREFIX}{language}.rarity"].tolist()),
         rare,
         log_prob,
+        others,
+        length,
     )

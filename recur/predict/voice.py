@@ -54,9 +54,10 @@ class Voice:
         if self.may_repeat is None and self.consensus is None:
             return self._search(features, beam, n_best)
         found = self._search(features, beam, max(beam, n_best))
-        return [self._ordered(picture, each)[:n_best] for picture, each in zip(features, found, strict=True)]
+        return [self.ordered(picture, each)[:n_best] for picture, each in zip(features, found, strict=True)]
 
-    def _ordered(self, picture: Array, found: tuple[Hypothesis, ...]) -> tuple[Hypothesis, ...]:
+    def ordered(self, picture: Array, found: tuple[Hypothesis, ...]) -> tuple[Hypothesis, ...]:
+        """What a search found in a picture with features [R, F], the best first as `search` orders it."""
         if len(found) < 2:
             return found
         scores = [0.0] * len(found) if self.consensus is None else self.consensus.scores(picture, found)

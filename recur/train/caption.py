@@ -39,7 +39,7 @@ from recur.train.checkpoint import StopRequest
 from recur.train.checks import check_captions, check_data
 from recur.train.encoders import FeatureEncoder, open_encoder
 from recur.train.feature_cache import cache_features
-from recur.train.finish import finish_bundle
+from recur.train.finish import BEAMS, finish_bundle
 from recur.train.phases import Phase, Run, greedy_captions, train_phases
 from recur.train.quantize import quantize_encoder
 from recur.train.streamed import order_in, shards_in, streamed, streamed_sources
@@ -75,7 +75,6 @@ def train_caption(
     epochs: int = 12,
     cider: int = 0,
     batch: int = 24,
-    beam: int = 5,
     quantize: bool = True,
     seconds: float | None = None,
     seed: int = 1,
@@ -198,7 +197,7 @@ def train_caption(
         "attention": network.attention_units,
         "encoder": eye.describe(),
         "decode": {
-            "beam": beam,
+            "beam": BEAMS[0],
             "length_penalty": 0.0,
             "no_repeat_ngram": NO_REPEAT,
             "max_length": {lang: MAX_WORDS.get(lang, DEFAULT_MAX_WORDS) for lang in vocabulary.languages},

@@ -23,7 +23,8 @@ LEAST = 15  # pictures that a phrase is said of before it is foreseen
 MOST = 20_000  # pictures to learn from: more say the same
 RIDGE = 1 / 6  # of the number of pictures, on features of variance 1
 RARE = 3  # pictures that a phrase which is not foreseen counts as said of
-LOG_PROB = (0.05, 0.1, 0.2)  # what a nat a word of the search's own opinion may count
+# What a nat a word of the search's own opinion may count, what the sentences of a beam say on average, and a word more.
+LOG_PROB, OTHERS, LENGTH = (0.05, 0.1, 0.2), (0.0, 0.02), (0.0, -0.004, -0.008)
 
 Tensors = dict[str, NDArray[np.float32]]
 

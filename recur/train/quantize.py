@@ -27,7 +27,7 @@ from recur.nn.vision import Trunk
 from recur.predict.caption import Captioner
 from recur.predict.voice import make_voice
 from recur.train.caption_data import Split
-from recur.train.finish import finish_bundle, look, search, splits_for
+from recur.train.finish import finish_bundle, look, searched, splits_for
 from recur.train.graph import load_session
 
 PICTURES = 256  # that the ranges are measured on
@@ -123,7 +123,7 @@ def _scores(bundle: Bundle, dev: Split) -> dict[str, float]:
         rows = [i for i, row in enumerate(kept) if dev.tokens[lang][row]]
         if rows:
             voice = make_voice(bundle, vocabulary, lang)
-            found = search(voice, features[rows])
+            found = searched(voice, features[rows])
             references = [[list(words) for words in dev.tokens[lang][kept[i]]] for i in rows]
             scores[lang] = cider_d(references, [[voice.words[token] for token in each[0].tokens] for each in found])[0]
     return scores

@@ -34,7 +34,6 @@ from recur.train.checkpoint import (
     save_checkpoint,
 )
 from recur.train.encoders import trunk_of
-from recur.train.orthogonal import Muon
 from recur.train.precision import autocast
 from recur.train.teacher import MAP_MAX, TeacherCache, build_teacher_cache, cut_view
 
@@ -44,11 +43,10 @@ LEAST_PICTURES = 8
 BLOCK = 64  # pictures looked at together where nothing is learned
 FITTED = 1024  # pictures that a head is fitted to before a trunk goes on
 LEAST_AREA = 0.4  # of a crop, as a share of the picture
-DECAY = 0.05
 # (share of all steps, side in pixels): the grid is side / 32.
 RESOLUTIONS = ((0.35, 128), (0.30, 160), (0.35, 224))
 LATER_RESOLUTIONS = ((0.45, 160), (0.55, 224))  # of a network that goes on from another
-ORTHOGONAL_RATE, LATER_SHARE = 0.02, 0.5  # of the convolutions' steps, and of all rates when going on
+LATER_SHARE = 0.5  # of the learning rate when going on
 WHOLE_VIEW_SHARE = (0.34, 0.6)  # how often the whole picture is shown rather than a crop: at the start, at the end
 
 
@@ -207,15 +205,14 @@ def train_trunk(
         saved = load_checkpoint(checkpoint)
         check_same_run(saved.extra, settings, path=checkpoint)
         run.both.load_state_dict(saved.models["both"])
-        for number, optimizer in enumerate(run.optimizers):
-            optimizer.load_state_dict((saved.optimizer or {})[str(number)])
+        run.optimizer.load_state_dict(saved.optimizer or {})
         run.step = saved.counters["step"]
 
     def save() -> None:
         save_checkpoint(
             checkpoint,
             model_states={"both": run.both.state_dict()},
-            optimizer={str(number): each.state_dict() for number, each in enumerate(run.optimizers)},
+            optimizer=run.optimizer.state_dict(),
             counters={"step": run.step},
             rng=random_state(),
             extra=settings,
@@ -290,7 +287,7 @@ def _with_one(rows: Tensor) -> Tensor:
 
 
 class _Distillation:
-    """The small network, its optimizers, and where in the course it is."""
+    """The small network, its optimizer, and where in the course it is."""
 
     def __init__(
         self,
@@ -326,19 +323,15 @@ class _Distillation:
             trunk = start.unfold(make_batch(answers, some, np.zeros(len(some), int), RESOLUTIONS[-1][1])[0])
         self.trunk, self.plan = trunk, RESOLUTIONS if start is None else LATER_RESOLUTIONS
         self.both = nn.ModuleDict({"trunk": self.trunk, "head": self.head})
-        filters = [p for p in self.trunk.parameters() if p.ndim == 4 and p.shape[2] > 1]
-        inner = {id(p) for p in filters}
-        share = 1.0 if start is None else LATER_SHARE
-        self.rates = (share * ORTHOGONAL_RATE, share * learning_rate)
-        matrices = [p for p in self.both.parameters() if p.ndim > 1 and id(p) not in inner]
+        self.rate = learning_rate * (1.0 if start is None else LATER_SHARE)
+        decay = [p for p in self.both.parameters() if p.ndim > 1]
         rest = [p for p in self.both.parameters() if p.ndim <= 1]
-        adam = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": DECAY}, {"params": rest, "weight_decay": 0.0}],
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decay, "weight_decay": 0.05}, {"params": rest, "weight_decay": 0.0}],
             lr=learning_rate,
             betas=(0.9, 0.99),
             fused=True,
         )
-        self.optimizers = (Muon(filters, gates=1, lr=ORTHOGONAL_RATE, decay=DECAY), adam)
 
     def losses(self, pixels: Tensor, maps: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
         """What `distillation_loss` says of pixels [B, 3, Y, X]."""
@@ -371,15 +364,13 @@ class _Distillation:
                 "train again with a lower learning rate"
             )
         warm = min(1.0, (self.step + 1) / 300)
-        share = warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
-        for optimizer, highest in zip(self.optimizers, self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = highest * share
-        self.both.zero_grad(set_to_none=True)
+        rate = self.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
-        for each in self.optimizers:
-            each.step()
+        self.optimizer.step()
         self.step += 1
         return value
 
