@@ -3,8 +3,8 @@
     python benchmarks/serve.py --photos FOLDER --clients 200 --seconds 60
     python benchmarks/serve.py --seconds 20                                  # made-up pictures
 
-In one run: the rate of `recur caption` on the pictures (in this process, the service idle) before and after the load, of
-which the better one counts; one client alone and the bare captioner, in turn, picture by picture; all clients together.
+In one run: the rate of `recur caption` on the pictures (in this process, the service idle) before and after the load,
+of which the better one counts; one client alone and the bare captioner, in turn, picture by picture; all at once.
 The clients share the machine's processors with the service, so what they take is told too, and so is the processor time
 of one answer: of the service, of the clients, and of `recur caption` for one picture. Processor time hardly depends on
 what else the machine does: `share_by_processor_time` is the rate that it allows the service, its clients included, over

@@ -49,7 +49,8 @@ FILES = {"app.js": "text/javascript", "app.css": "text/css", "icon.svg": "image/
 @dataclass(frozen=True)
 class Limits:
     """What a request may cost: bytes of its body, pixels of its picture, seconds to send it, seconds to wait for the
-    answer. `room`: how many may wait; `batch`: how many are computed together; `held`: bytes of all bodies."""
+    answer. `room`: how many may wait; `batch`: how many are computed together by each of `workers`; `held`: bytes of
+    all bodies."""
 
     bytes: int = 20_000_000
     pixels: int = 50_000_000
@@ -57,6 +58,7 @@ class Limits:
     wait_seconds: float = 60.0
     room: int = 256
     batch: int = 16
+    workers: int = 2
     held: int = 500_000_000
 
 
@@ -71,7 +73,7 @@ def make_app(
     to other host names are refused (a web page could give its own name this machine's address)."""
     metrics = Metrics()
     budget = Budget(limits.held)
-    worker = Worker(batch=limits.batch, room=limits.room, seen=metrics.batch)
+    worker = Worker(batch=limits.batch, room=limits.room, threads=limits.workers, seen=metrics.batch)
     readers = ThreadPoolExecutor(processors(), thread_name_prefix="recur-reader")
 
     @asynccontextmanager
