@@ -77,8 +77,8 @@ def test_words_of_a_judgement_are_coloured_by_what_they_weigh() -> None:
     assert list(told) == ["+0.10", "-5.00", "+1.50"]
     strength = [float(re.findall(r"[\d.]+", style)[-1]) for style in told.values()]
     assert strength[0] < strength[2] < strength[1]
-    green, orange, other = (style.partition("(")[2].split(",")[0] for style in told.values())
-    assert green == other != orange
+    good, bad, other = (style.partition("(")[2].split(",")[0] for style in told.values())
+    assert good == other != bad
     assert HOSTILE in Shown(Sentiment(HOSTILE, "pos", 0.6, "en", (), "sentiment")).text
 
 

@@ -57,7 +57,7 @@ class Surprise:
             if math.isnan(cost):
                 parts.append(html.escape(character))
             else:
-                style = f"background: rgba(230, 159, 0, {0.8 * min(1.0, cost / SURPRISING):.2f})"
+                style = f"background: rgba(222, 110, 18, {0.65 * min(1.0, cost / SURPRISING):.2f})"
                 parts.append(f'<span title="{cost:.2f} nats" style="{style}">{html.escape(character)}</span>')
         return f'<p style="white-space: pre-wrap">{"".join(parts)}</p>'
 

@@ -70,16 +70,16 @@ class Sentiment:
         return found
 
     def _repr_html_(self) -> str:
-        """The label, for a notebook, and the words on green or orange, the stronger, the more each moves the log-odds;
-        pointed at, a word tells by how much.
+        """The label, for a notebook, and the words on orange (for `pos`) or blue, the stronger, the more each moves the
+        log-odds; pointed at, a word tells by how much.
         """
         told = f"<b>{html.escape(self.label)}</b> <small>probability {self.probability:.2f}</small>"
         if not self.words:
             return f"<p>{told} {html.escape(self.text)}</p>"
         parts = []
         for word, weight in self.words:
-            ink = "0, 158, 115" if weight > 0 else "230, 159, 0"
-            strength = 0.7 * min(1.0, abs(weight) / STRONG)
+            ink = "222, 110, 18" if weight > 0 else "38, 104, 190"  # as on the page
+            strength = 0.65 * min(1.0, abs(weight) / STRONG)
             style = f"background: rgba({ink}, {strength:.2f})"
             parts.append(f'<span title="{weight:+.2f}" style="{style}">{html.escape(word)}</span>')
         return f"<p>{told}<br>{' '.join(parts)}</p>"
