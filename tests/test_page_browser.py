@@ -246,6 +246,41 @@ def test_an_answer_is_marked_in_its_passage(opened: Any, tmp_path: Path, viewpor
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_texts_are_judged_translated_and_written_on(
+    text_models: dict[str, Path], opened: Any, viewport: dict[str, int]
+) -> None:
+    tasks = {"sentiment": "sentiment", "translate": "translate", "language": "generate"}
+    models = {task: recur.load(text_models[name]) for task, name in tasks.items()}
+    with serving(models) as running:
+        page = opened(
+            f"http://127.0.0.1:{running.port}/", viewport, color_scheme="dark" if viewport is PHONE else "light"
+        )
+        page.get_by_role("button", name="Sentiment").click()
+        page.get_by_label("How does it sound?").fill("a good film, not a bad one")
+        page.get_by_role("button", name="Judge it").click()
+        page.locator(".running .curve").wait_for()
+        (judged,) = models["sentiment"](["a good film, not a bad one"], words=True)
+        assert page.locator(".weighed span").all_inner_texts() == [word for word, _ in judged.words]
+        assert violations(page) == []
+        page.get_by_role("button", name="Translation").click()
+        page.get_by_label("Say it in another language").fill("A dog runs.")
+        page.get_by_role("button", name="Translate").click()
+        page.locator(".matrix").wait_for()
+        (said,) = models["translate"](["A dog runs."], source="en", target="de")
+        assert page.locator(".origins span").all_inner_texts() == list(said.parts[0].source)
+        assert page.locator(".matrix tbody tr").count() == len(said.parts[0].words)
+        assert viewport is DESK or violations(page) == []
+        page.get_by_role("button", name="Text").click()
+        area = page.get_by_label("Type, and watch it read")
+        area.fill("abc")
+        page.get_by_role("button", name="Write on").click()
+        page.locator(".chars span").nth(130).wait_for()
+        assert area.input_value() == "abc" + models["language"]("abc", length=128, temperature=0.7, seed=0)
+        assert viewport is DESK or violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
 def test_a_video_has_a_timeline(opened: Any, tmp_path: Path, viewport: dict[str, int]) -> None:
     scheme = "dark" if viewport is DESK else "light"
     (tmp_path / "drive.zip").write_bytes(zipped({f"f{n}.png": picture(5 * n) for n in range(52)}))

@@ -35,7 +35,7 @@ export function drawFeeling(told) {
       name.style.transform = `translateX(${-100 * at}%)`;
       names.append(name);
     }
-    const scale = make("div", { kind: "ends", "aria-hidden": "true" }, make("span", { text: say("feel_pos") }), make("span", { text: say("feel_neg") }));
+    const scale = make("div", { kind: "poles", "aria-hidden": "true" }, make("span", { text: say("feel_pos") }), make("span", { text: say("feel_neg") }));
     body.append(make("p", { kind: "soft", text: say("feel_running") }), make("div", { kind: "running" }, scale, make("div", {}, curve, names)));
   }
   return body;
