@@ -209,7 +209,10 @@ def test_a_question_about_a_story_is_answered_in_its_tab(opened: Any, tmp_path: 
         page.get_by_label("Question").fill("Where is Mary?")
         page.get_by_role("button", name="Answer", exact=True).click()
         page.locator(".evidence").wait_for()
-        assert page.locator(".evidence li").count() == 2
+        assert page.locator(".evidence tbody tr").count() == 2
+        readings = page.locator(".evidence thead th").count() - 2
+        assert readings > 0
+        assert page.locator(".evidence tbody svg").count() == 2 * (1 + readings)
         assert violations(page) == []
         page.locator("#language").click()
         assert page.get_by_role("button", name="回答", exact=True).is_visible()
