@@ -13,6 +13,7 @@ from films import Labeller, picture, zipped
 from serving import Serving, serving
 from test_answer import write_reader
 from test_explain_texts import explained, write_text_models
+from test_serve_tasks import Pictures
 from test_span import write_span_reader
 
 import recur
@@ -21,6 +22,7 @@ from recur.explain.film import FilmExplanation
 from recur.explain.film import told as film_told
 from recur.explain.span import explain_span
 from recur.predict.caption import Captioner
+from recur.predict.detect import Detected, Detections
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -175,6 +177,22 @@ def test_another_language_and_a_file_that_is_no_picture(
     assert violations(page) == []
     page.locator("#file").set_input_files(photos[2])
     page.locator("#problem").wait_for(state="hidden")
+
+
+def test_objects_come_into_the_page_and_are_drawn_where_they_are(
+    captioner: Captioner, photos: list[Path], opened: Any
+) -> None:
+    dog = Detections(None, (Detected("dog", 0.9, (20, 10, 60, 50)),), None, "eye", 100, 80)
+    with serving({"caption": captioner, "detect": Pictures(lambda problem, options: dog)}) as running:
+        page = opened(f"http://127.0.0.1:{running.port}/", DESK)
+        upload(page, photos[0])
+        chip = page.get_by_role("button", name="dog 90 %")
+        chip.click()
+        frame, box = page.locator(".frame").bounding_box(), page.locator(".object").bounding_box()
+        assert (box["x"] - frame["x"]) / frame["width"] == pytest.approx(0.2, abs=0.02)
+        assert box["height"] / frame["height"] == pytest.approx(0.5, abs=0.02)
+        chip.click()
+        assert not page.locator(".object").is_visible()
 
 
 def test_pasting_and_dropping(service: Serving, photos: list[Path], opened: Any) -> None:

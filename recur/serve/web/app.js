@@ -84,16 +84,20 @@ async function describe(file) {
     const picture = await smaller(file);
     const objects = served.has("detect") ? ask("/v1/detect", picture, {}).then((found) => found.objects, () => []) : [];
     const data = await ask("/v1/explain/caption", picture, { detail: "words" });
-    data.objects = await objects;
     if (mine !== turn) return;
     if (now) URL.revokeObjectURL(now.source);
     /* Formats that the browser cannot show (HEIC, TIFF) still get their sentences. */
     now = { file: picture, source: URL.createObjectURL(picture), data };
     show();
     status.textContent = say("took", { ms: Math.round(performance.now() - begun) });
+    /* The rest comes into the page that is read already: the objects, and the inside of the network. */
+    const found = await objects;
+    if (mine !== turn) return;
+    now.data.objects = found;
+    now.view.found(found);
     const full = await ask("/v1/explain/caption", picture, { detail: "inside" });
     if (mine !== turn) return;
-    full.objects = data.objects;
+    full.objects = found;
     now.data = full;
     now.view.enrich(full);
   } catch (error) {
