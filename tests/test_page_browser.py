@@ -17,6 +17,7 @@ from test_serve_tasks import Pictures
 from test_span import write_span_reader
 
 import recur
+from recur.explain.evidence import write_page
 from recur.explain.explanation import explain
 from recur.explain.film import FilmExplanation
 from recur.explain.film import told as film_told
@@ -234,6 +235,20 @@ def test_a_question_about_a_story_is_answered_in_its_tab(opened: Any, tmp_path: 
         assert violations(page) == []
         page.locator("#language").click()
         assert page.get_by_role("button", name="回答", exact=True).is_visible()
+
+
+def test_the_offline_page_of_stories(opened: Any, tmp_path: Path) -> None:
+    reader = recur.load(write_reader(tmp_path / "reader"))
+    told = reader("Mary went to the park. John went to the office.", "Where is Mary?")
+    write_page(tmp_path / "page.html", [told])
+    for viewport in (PHONE, DESK):
+        page = opened(
+            (tmp_path / "page.html").as_uri(), viewport, color_scheme="dark" if viewport is PHONE else "light"
+        )
+        assert page.locator("tbody tr").count() == 2
+        assert page.locator("tbody svg").count() == 2 * (1 + len(told.evidence[0].gates))
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])

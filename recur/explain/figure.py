@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from recur.explain.explanation import Explanation
+    from recur.predict.answer import Answer
 
 COLUMNS = 5
 CHARACTERS = 100  # of a reading, the first ones: more cannot be read side by side
@@ -116,6 +117,23 @@ def draw_text(data: Mapping[str, Any]) -> Figure:
         axis.set_yticks(range(len(part["words"])), part["words"])
         return figure
     raise RecurError(f"an explanation of {task!r} has nothing that a figure shows; write its page")
+
+
+def draw_story(answer: Answer) -> Figure:
+    """What an answer about a story rests on: for each sentence how likely the answer rests on it, and how far the gates
+    of each reading opened at it. Errors: RecurError without matplotlib.
+    """
+    rows = [(each.support, *each.gates) for each in answer.evidence]
+    columns = ["rests on", *(f"reading {number}" for number in range(1, len(rows[0])))]
+    longest = max(len(each.sentence) for each in answer.evidence)
+    figure = empty(0.6 * len(columns) + 0.075 * longest + 1.2, 0.28 * len(rows) + 1.2)
+    axis = figure.subplots()
+    axis.imshow(np.array(rows), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="left")
+    axis.xaxis.tick_top()
+    axis.set_yticks(range(len(rows)), [each.sentence for each in answer.evidence])
+    axis.set_xlabel(f"{answer.question} {answer.answer} ({answer.confidence:.2f})")
+    return figure
 
 
 def _reading(data: Mapping[str, Any]) -> Figure:

@@ -13,7 +13,7 @@ export function drawTranslation(told) {
   const strongest = parts.flatMap((part, number) => part.weights.map((row) => parts.slice(0, number).reduce((sum, each) => sum + each.source.length, 0) + row.indexOf(Math.max(...row))));
   const line = make("p", { kind: "sentence", lang: told.to });
   for (const [place, [word, other, weight]] of told.alignment.entries()) {
-    const origin = shown[strongest[place]] === other ? strongest[place] : shown.indexOf(other);
+    const origin = shown[strongest[place]] === other ? strongest[place] : parts.length && place >= strongest.length ? -1 : shown.indexOf(other);
     const light = (on) => () => words[origin]?.classList.toggle("lit", on);
     line.append(make("button", { type: "button", kind: "word", text: word, title: `${other} ${weight.toFixed(2)}`, "aria-label": `${word} ← ${other}`, onmouseenter: light(true), onmouseleave: light(false), onfocus: light(true), onblur: light(false) }), " ");
   }
