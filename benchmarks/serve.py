@@ -32,6 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+PATIENCE = 70.0  # seconds after the end for what was asked before: the service itself gives up after 60
 ENOUGH = 0.002  # of a log probability: batches of other sizes add up in another order
 FORM = b'--border\r\ncontent-disposition: form-data; name="image"; filename="a.jpg"\r\n\r\n%b\r\n--border--\r\n'
 
@@ -109,7 +110,10 @@ class Client:
         self.until = until
         await asyncio.sleep(start)
         await self.connect()
-        await self.done
+        try:
+            await asyncio.wait_for(self.done, max(0.0, until - time.perf_counter()) + PATIENCE)
+        except TimeoutError:
+            self.told.statuses["no answer"] += 1
         if self.connection is not None:
             self.connection.transport.close()
 
@@ -121,7 +125,7 @@ class Client:
             self.told.statuses[type(error).__name__] += 1
             self.loop.call_later(1, self.again)
             return
-        self.ask()
+        self.ask(self.connection)
 
     def again(self) -> None:
         """Connect once more, unless the time is over."""
@@ -130,10 +134,13 @@ class Client:
         elif not self.done.done():
             self.done.set_result(None)
 
-    def ask(self) -> None:
+    def ask(self, connection: Any) -> None:
+        """Send the request on the connection, if that is still the one that is open."""
+        if connection is not self.connection:
+            return
         self.begun = time.perf_counter()
         if self.begun < self.until:
-            self.connection.transport.write(self.sent)
+            connection.transport.write(self.sent)
         elif not self.done.done():
             self.done.set_result(None)
 
@@ -142,9 +149,9 @@ class Client:
         if status == 200:
             self.told.waits.append(time.perf_counter() - self.begun)
             self.told.wrong += not self.right(body)
-            self.ask()
+            self.ask(self.connection)
         else:
-            self.loop.call_later(1 if status == 503 else 0, self.ask)
+            self.loop.call_later(1 if status == 503 else 0, self.ask, self.connection)
 
     def lost(self) -> None:
         self.connection = None
