@@ -15,8 +15,8 @@ from typing import Any
 class Serving:
     """A service that runs. `call` sends one request and returns status, headers and body."""
 
-    def __init__(self, port: int, app: Any) -> None:
-        self.port, self.app = port, app
+    def __init__(self, port: int, app: Any, server: Any = None) -> None:
+        self.port, self.app, self.server = port, app, server
 
     def call(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
@@ -59,7 +59,7 @@ def serving(predictors: dict[str, Any], **options: Any) -> Iterator[Serving]:
         thread.start()
         assert up.wait(60)
         try:
-            yield Serving(listener.getsockname()[1], app)
+            yield Serving(listener.getsockname()[1], app, server)
         finally:
             server.should_exit = True
             thread.join(60)

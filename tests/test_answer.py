@@ -22,6 +22,7 @@ from recur.data.stories import Story, read_stories, sentences_of, words_of
 from recur.data.text import Vocabulary
 from recur.errors import InputError, RecurError
 from recur.explain.evidence import faithfulness
+from recur.explain.figure import draw_story
 from recur.metrics.answers import story_scores
 from recur.predict.answer import Reader
 
@@ -183,6 +184,15 @@ def test_unknown_words_are_told_and_long_passages_read_from_the_end(model: Path)
     assert found.evidence == reader(last, "Where is zebra 北京?").evidence
     assert f"<b>{found.answer}</b>" in found._repr_html_()
     assert len(found.evidence) == 6
+
+
+def test_a_figure_of_what_an_answer_rests_on(model: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = recur.load(str(model))("Mary went to the park. John went to the office.", QUESTION)
+    (axis,) = draw_story(found).axes
+    rows = [[each.support, *each.gates] for each in found.evidence]
+    np.testing.assert_allclose(axis.images[0].get_array(), rows)
+    assert [label.get_text() for label in axis.get_yticklabels()] == [each.sentence for each in found.evidence]
 
 
 def test_what_has_no_word_is_refused(model: Path) -> None:

@@ -165,8 +165,16 @@ def test_figures_for_papers(models: dict[str, Path]) -> None:
     np.testing.assert_allclose(axis.lines[0].get_ydata(), [p for _, p in told["sentiment"].data["running"]])
     (axis,) = told["translate"].figure().axes
     np.testing.assert_allclose(axis.images[0].get_array(), told["translate"].data["parts"][0]["weights"])
+    above, below = told["generate"].figure().axes
+    data = told["generate"].data
+    costs = [cost or 0.0 for cost in data["nats"][:100]]
+    np.testing.assert_allclose([bar.get_height() for bar in above.patches], costs)
+    trace = recur.load(models["generate"]).trace(READ_TEXT)
+    units = [each["units"][0] for each in data["follows"] if each["units"]]
+    rows = [trace.hidden[unit["layer"] - 1, :100, unit["unit"] - 1] for unit in units]
+    np.testing.assert_allclose(below.images[0].get_array(), rows, atol=data["hidden"]["scale"])
     with pytest.raises(RecurError, match="write its page"):
-        told["generate"].figure()
+        TextExplanation({**told["translate"].data, "parts": []}).figure()
 
 
 @pytest.mark.parametrize("task", ["generate", "sentiment", "translate"])

@@ -13,14 +13,17 @@ from films import Labeller, picture, zipped
 from serving import Serving, serving
 from test_answer import write_reader
 from test_explain_texts import explained, write_text_models
+from test_serve_tasks import Pictures
 from test_span import write_span_reader
 
 import recur
+from recur.explain.evidence import write_page
 from recur.explain.explanation import explain
 from recur.explain.film import FilmExplanation
 from recur.explain.film import told as film_told
 from recur.explain.span import explain_span
 from recur.predict.caption import Captioner
+from recur.predict.detect import Detected, Detections
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -177,6 +180,22 @@ def test_another_language_and_a_file_that_is_no_picture(
     page.locator("#problem").wait_for(state="hidden")
 
 
+def test_objects_come_into_the_page_and_are_drawn_where_they_are(
+    captioner: Captioner, photos: list[Path], opened: Any
+) -> None:
+    dog = Detections(None, (Detected("dog", 0.9, (20, 10, 60, 50)),), None, "eye", 100, 80)
+    with serving({"caption": captioner, "detect": Pictures(lambda problem, options: dog)}) as running:
+        page = opened(f"http://127.0.0.1:{running.port}/", DESK)
+        upload(page, photos[0])
+        chip = page.get_by_role("button", name="dog 90 %")
+        chip.click()
+        frame, box = page.locator(".frame").bounding_box(), page.locator(".object").bounding_box()
+        assert (box["x"] - frame["x"]) / frame["width"] == pytest.approx(0.2, abs=0.02)
+        assert box["height"] / frame["height"] == pytest.approx(0.5, abs=0.02)
+        chip.click()
+        assert not page.locator(".object").is_visible()
+
+
 def test_pasting_and_dropping(service: Serving, photos: list[Path], opened: Any) -> None:
     page = opened(f"http://127.0.0.1:{service.port}/", DESK)
     send = """async ([kind, bytes]) => {
@@ -209,10 +228,27 @@ def test_a_question_about_a_story_is_answered_in_its_tab(opened: Any, tmp_path: 
         page.get_by_label("Question").fill("Where is Mary?")
         page.get_by_role("button", name="Answer", exact=True).click()
         page.locator(".evidence").wait_for()
-        assert page.locator(".evidence li").count() == 2
+        assert page.locator(".evidence tbody tr").count() == 2
+        readings = page.locator(".evidence thead th").count() - 2
+        assert readings > 0
+        assert page.locator(".evidence tbody svg").count() == 2 * (1 + readings)
         assert violations(page) == []
         page.locator("#language").click()
         assert page.get_by_role("button", name="回答", exact=True).is_visible()
+
+
+def test_the_offline_page_of_stories(opened: Any, tmp_path: Path) -> None:
+    reader = recur.load(write_reader(tmp_path / "reader"))
+    told = reader("Mary went to the park. John went to the office.", "Where is Mary?")
+    write_page(tmp_path / "page.html", [told])
+    for viewport in (PHONE, DESK):
+        page = opened(
+            (tmp_path / "page.html").as_uri(), viewport, color_scheme="dark" if viewport is PHONE else "light"
+        )
+        assert page.locator("tbody tr").count() == 2
+        assert page.locator("tbody svg").count() == 2 * (1 + len(told.evidence[0].gates))
+        assert violations(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 
 @pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
@@ -242,6 +278,41 @@ def test_an_answer_is_marked_in_its_passage(opened: Any, tmp_path: Path, viewpor
         assert violations(page) == []
         page.locator("#language").click()
         assert page.get_by_text("网络权衡过的答案").is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+
+
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+def test_texts_are_judged_translated_and_written_on(
+    text_models: dict[str, Path], opened: Any, viewport: dict[str, int]
+) -> None:
+    tasks = {"sentiment": "sentiment", "translate": "translate", "language": "generate"}
+    models = {task: recur.load(text_models[name]) for task, name in tasks.items()}
+    with serving(models) as running:
+        page = opened(
+            f"http://127.0.0.1:{running.port}/", viewport, color_scheme="dark" if viewport is PHONE else "light"
+        )
+        page.get_by_role("button", name="Sentiment").click()
+        page.get_by_label("How does it sound?").fill("a good film, not a bad one")
+        page.get_by_role("button", name="Judge it").click()
+        page.locator(".running .curve").wait_for()
+        (judged,) = models["sentiment"](["a good film, not a bad one"], words=True)
+        assert page.locator(".weighed span").all_inner_texts() == [word for word, _ in judged.words]
+        assert violations(page) == []
+        page.get_by_role("button", name="Translation").click()
+        page.get_by_label("Say it in another language").fill("A dog runs.")
+        page.get_by_role("button", name="Translate").click()
+        page.locator(".matrix").wait_for()
+        (said,) = models["translate"](["A dog runs."], source="en", target="de")
+        assert page.locator(".origins span").all_inner_texts() == list(said.parts[0].source)
+        assert page.locator(".matrix tbody tr").count() == len(said.parts[0].words)
+        assert viewport is DESK or violations(page) == []
+        page.get_by_role("button", name="Text").click()
+        area = page.get_by_label("Type, and watch it read")
+        area.fill("abc")
+        page.get_by_role("button", name="Write on").click()
+        page.locator(".chars span").nth(130).wait_for()
+        assert area.input_value() == "abc" + models["language"]("abc", length=128, temperature=0.7, seed=0)
+        assert viewport is DESK or violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
 
 

@@ -134,6 +134,15 @@ def test_many_clients_at_once_each_get_their_own(service: Serving, captioner: Ca
     assert int(text.split("recur_batch_size_count ")[1].split()[0]) > 0
 
 
+def test_an_answer_does_not_wait_for_its_head_to_be_acknowledged(service: Serving) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=30) as line:
+        line.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert line.recv(100).startswith(b"HTTP/1.1 200")
+        open_ones = [each.transport.get_extra_info("socket") for each in service.server.server_state.connections]
+        assert any(each.getpeername() == line.getsockname() for each in open_ones)
+        assert all(each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for each in open_ones)
+
+
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
@@ -267,7 +276,7 @@ def test_a_full_queue_says_when_to_come_back(
 
     monkeypatch.setattr(captioner, "describe", waiting)
     with (
-        serving({"caption": captioner}, limits=Limits(room=2, wait_seconds=30)) as running,
+        serving({"caption": captioner}, limits=Limits(room=2, workers=1, wait_seconds=30)) as running,
         ThreadPoolExecutor(3) as pool,
     ):
         first = pool.submit(running.post, "/v1/caption", photos[0])

@@ -9,6 +9,8 @@ import pytest
 from films import Labeller
 from hypothesis import HealthCheck, Phase, given, settings
 from serving import serving
+from test_answer import write_reader
+from test_explain_texts import write_text_models
 from test_span import write_span_reader
 
 import recur
@@ -21,8 +23,17 @@ def test_no_request_that_the_document_allows_or_nearly_allows_is_an_error_of_our
     tiny_bundle: Path, tmp_path: Path
 ) -> None:
     tried: dict[str, int] = {}
-    span = recur.load(write_span_reader(tmp_path / "span"), threads=1)
-    with serving({"caption": recur.load(tiny_bundle, threads=1), "span": span, "frames": Labeller()}) as running:
+    texts = write_text_models(tmp_path)
+    predictors = {
+        "caption": recur.load(tiny_bundle, threads=1),
+        "sentiment": recur.load(texts["sentiment"], threads=1),
+        "translate": recur.load(texts["translate"], threads=1),
+        "answer": recur.load(write_reader(tmp_path / "answer")),
+        "span": recur.load(write_span_reader(tmp_path / "span"), threads=1),
+        "language": recur.load(texts["generate"], threads=1),
+        "frames": Labeller(),
+    }
+    with serving(predictors) as running:
         schema = schemathesis.openapi.from_dict(running.app.openapi())
         for found in schema.get_all_operations():
             operation = found.ok()
@@ -46,6 +57,7 @@ def test_no_request_that_the_document_allows_or_nearly_allows_is_an_error_of_our
                     tried[case.path] = tried.get(case.path, 0) + 1
 
                 one()
-    posts = [f"/v1/{name}" for name in ("caption", "explain/caption", "span", "frames", "explain/frames")]
+    names = ("caption", "sentiment", "translate", "answer", "span", "generate", "frames")
+    posts = [f"/v1/{name}" for name in (*names, "explain/caption", "explain/generate", "explain/frames")]
     assert {*posts, "/healthz", "/metrics", "/v1/tasks"} <= set(tried)
     assert min(tried[path] for path in posts) >= 10

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import json
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from recur.errors import InputError, RecurError
 from recur.predict.classify import Labels
 from recur.predict.detect import Detected, Detections
 from recur.predict.sentiment import Sentiment
-from recur.predict.translation import Translation
+from recur.predict.translation import Aligned, Translation
 
 pytest.importorskip("fastapi")
 
@@ -59,7 +62,12 @@ class Texts:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return recur.load(write_language_bundle(tmp_path_factory.mktemp("language") / "tiny"), threads=1)
+
+
+@pytest.fixture(scope="module")
+def service(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     def detected(problem: InputError | None, options: dict[str, Any]) -> Detections:
         objects = () if problem else (Detected("dog", options["min_score"], (1.0, 2.0, 3.0, 4.0)),)
         return Detections(None, objects, problem, "eye", 9, 8)
@@ -72,14 +80,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         return Sentiment(text, "pos", 0.9, "en", words, "ear", running)
 
     def translated(text: str, options: dict[str, Any]) -> Translation:
-        return Translation(text, text[::-1], -1.0, (("b", "a", 0.9),), ("en", "de"), "ear")
+        part = Aligned(tuple(text), tuple(text[::-1]), ((0.1, 0.9), (0.8, 0.2)))
+        return Translation(text, text[::-1], -1.0, (("b", "a", 0.9),), ("en", "de"), "ear", (part,))
 
     predictors = {
         "detect": Pictures(detected),
         "classify": Pictures(labelled),
         "sentiment": Texts(judged),
         "translate": Texts(translated),
-        "language": recur.load(write_language_bundle(tmp_path_factory.mktemp("language") / "tiny"), threads=1),
+        "language": model,
     }
     predictors["answer"] = recur.load(write_reader(tmp_path_factory.mktemp("answer") / "tiny"))
     predictors["span"] = recur.load(write_span_reader(tmp_path_factory.mktemp("span") / "tiny"), threads=1)
@@ -109,6 +118,9 @@ def test_sentiment_and_translation(service: Serving) -> None:
     assert send(service, "/v1/sentiment", text="a film", words=False)[1]["words"] == []
     status, told = send(service, "/v1/translate", text="ab", source="en", target="de")
     assert (status, told["translation"], told["alignment"]) == (200, "ba", [["b", "a", 0.9]])
+    assert "parts" not in told
+    told = send(service, "/v1/translate", text="ab", source="en", target="de", detail=True)[1]
+    assert told["parts"] == [{"source": ["a", "b"], "words": ["b", "a"], "weights": [[0.1, 0.9], [0.8, 0.2]]}]
     assert send(service, "/v1/translate", text="ab", source="en", target="fr")[0] == 422
     for path in ("/v1/sentiment", "/v1/translate"):
         assert send(service, path, text="LOUD", **({"source": "en", "target": "de"} if "tr" in path else {})) == (
@@ -157,6 +169,50 @@ def test_text_goes_on_and_is_looked_into(service: Serving) -> None:
     units = np.frombuffer(base64.b64decode(told["hidden"]["int8"]), np.int8).reshape(told["shape"])
     assert len(units) == 5
     assert np.abs(units * told["hidden"]["scale"]).max() <= 1
+
+
+STREAMED = {"content-type": "application/json", "accept": "text/event-stream"}
+
+
+def test_text_is_sent_while_it_is_written(service: Serving, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    go, closed = threading.Event(), threading.Event()
+
+    def endless(prompt: str, **options: Any) -> Iterator[str]:
+        try:
+            yield "first"
+            assert go.wait(30)
+            while True:
+                yield "more"
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(model, "stream", endless)
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)) as connection:
+        connection.request("POST", "/v1/generate", b"{}", STREAMED)
+        answer = connection.getresponse()
+        assert answer.readline() == b"event: text\n"
+        assert answer.readline() == b'data: {"text":"first"}\n'
+        go.set()
+        assert b"more" in answer.read(100)
+    answer.close()
+    assert closed.wait(30)  # nobody reads any more: the text is not written on
+    assert service.call("GET", "/healthz")[0] == 200
+
+
+def test_a_text_that_fails_says_so(service: Serving, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(prompt: str, **options: Any) -> Iterator[str]:
+        if prompt:
+            yield prompt
+        raise RecurError("out of ink; buy some")
+
+    monkeypatch.setattr(model, "stream", failing)
+    status, _, body = service.call("POST", "/v1/generate", b"{}", STREAMED)
+    assert (status, json.loads(body)) == (422, {"error": "out of ink; buy some"})
+    status, _, body = service.call("POST", "/v1/generate", b'{"prompt": "ab"}', STREAMED)
+    assert status == 200
+    assert body.decode().split("\n\n")[1] == 'event: error\ndata: {"error":"out of ink; buy some"}'
+    monkeypatch.setattr(model, "stream", lambda prompt, **options: iter(()))
+    assert service.call("POST", "/v1/generate", b'{"length": 0}', STREAMED)[2] == b""
 
 
 def test_the_page_is_told_which_tabs_there_are(service: Serving) -> None:

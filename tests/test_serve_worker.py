@@ -28,7 +28,7 @@ class Slow:
 
 def test_what_waits_is_computed_together_and_apart_by_key() -> None:
     slow, sizes = Slow(), []
-    worker = Worker(batch=3, room=100, seen=sizes.append)
+    worker = Worker(batch=3, room=100, threads=1, seen=sizes.append)
     first = worker.submit(Job("a", slow, 0))
     assert slow.began.wait(30)
     rest = [worker.submit(Job("b" if item == 5 else "a", slow, item)) for item in range(1, 8)]
@@ -45,7 +45,7 @@ def test_what_waits_is_computed_together_and_apart_by_key() -> None:
 
 def test_room_is_bounded_and_closing_finishes_what_was_taken() -> None:
     slow = Slow()
-    worker = Worker(batch=4, room=2)
+    worker = Worker(batch=4, room=2, threads=1)
     futures = [worker.submit(Job("a", slow, 1))]
     assert slow.began.wait(30)
     futures += [worker.submit(Job("a", slow, item)) for item in (2, 4)]
@@ -62,7 +62,7 @@ def test_room_is_bounded_and_closing_finishes_what_was_taken() -> None:
 
 def test_a_batch_that_fails_does_not_end_the_worker_and_what_gave_up_is_not_computed() -> None:
     slow = Slow()
-    worker = Worker()
+    worker = Worker(threads=1)
 
     def broken(items: Sequence[Any]) -> list[Any]:
         raise RuntimeError("broken")
@@ -77,3 +77,15 @@ def test_a_batch_that_fails_does_not_end_the_worker_and_what_gave_up_is_not_comp
     assert (first.result(30), good.result(30)) == (2, 14)
     worker.close()
     assert slow.batches == [[1], [7]]
+
+
+def test_a_long_job_does_not_hold_up_the_others() -> None:
+    slow, worker = Slow(), Worker(threads=2)
+    long = worker.submit(Job("a", slow, 1))
+    assert slow.began.wait(30)
+    short = [worker.submit(Job("b", list, number)) for number in range(5)]
+    assert [future.result(30) for future in short] == [0, 1, 2, 3, 4]
+    assert not long.done()
+    slow.go.set()
+    worker.close()
+    assert long.result(0) == 2

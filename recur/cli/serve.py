@@ -74,6 +74,7 @@ def serve(
     limits = Limits(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
     secret = token if token is not None else os.environ.get("RECUR_TOKEN") or None
     predictors = load_models(models, threads, limits)
+    warm(predictors)
     with listen(host, port) as listener:
         number = listener.getsockname()[1]
         app = make_app(predictors, limits=limits, token=secret, hosts=LOOPBACK if host in LOOPBACK else ())
@@ -104,6 +105,16 @@ def load_models(names: list[str] | None, threads: int | None, limits: Limits) ->
     if not found:
         raise RecurError("no model to serve; expected one at least; give one with --model")
     return found
+
+
+def warm(predictors: dict[str, Any]) -> None:
+    """Show a grey picture to those that look at pictures, so that no client waits for what is made only once."""
+    import numpy as np
+
+    for task in ("caption", "detect", "classify"):
+        if task in predictors:
+            for language in getattr(predictors[task], "languages", ("",)):
+                predictors[task](np.full((16, 16, 3), 128, np.uint8), **({"lang": language} if language else {}))
 
 
 def _say(line: str) -> None:

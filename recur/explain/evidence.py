@@ -14,15 +14,17 @@ from typing import Any
 import numpy as np
 
 from recur.data.stories import Story
+from recur.explain.page import asset
 from recur.files import write_atomically
 from recur.predict.answer import Answer, Reader
 
 STYLE = """
-:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-h2{margin:2.5rem 0 .2rem;font-size:1.2rem}p.answer{margin:.2rem 0 1rem}b{font-size:1.15rem}.scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.25rem .6rem;border-bottom:1px solid #8885}
-th{font-weight:600;font-size:.85rem}td:first-child{width:60%}meter{width:5rem;height:.8rem}small{opacity:.75}
-tr.named td:first-child{font-weight:600}
+.asked { margin: 0; font-weight: 650; font-size: 1rem; }
+.answer { margin: 4px 0 14px; }
+.answer small, td small { color: var(--soft); font-variant-numeric: tabular-nums; }
+td:first-child { width: 50%; min-width: 11em; }
+tr.named td:first-child { font-weight: 650; box-shadow: inset 3px 0 var(--mark); padding-left: 10px; }
+svg { display: block; width: 84px; height: 8px; border-radius: 4px; margin: 6px 0 2px; }
 """
 
 
@@ -68,7 +70,8 @@ def faithfulness(reader: Reader, stories: Sequence[Story], *, of_each: int, seed
 
 def write_page(path: Path, answers: Sequence[Answer]) -> None:
     """Write a page, complete in itself, of answers and the sentences behind them. Raises OSError."""
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode("ascii")
+    style = asset("page.css") + STYLE
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode("ascii")
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     model = html.escape(answers[0].model) if answers else ""
     page = f"""<!doctype html>
@@ -78,13 +81,18 @@ def write_page(path: Path, answers: Sequence[Answer]) -> None:
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>What the answers rest on</title>
-<style>{STYLE}</style>
+<style>{style}</style>
 </head>
 <body>
+<header>
 <h1>What the answers rest on</h1>
-<p>For each sentence: how likely the answer rests on it, and how far the gates of each reading opened at it.</p>
-{"".join(_section(each) for each in answers)}
-<footer><p><small>Written by recur with the model {model}. This page loads nothing from a network.</small></p></footer>
+<p class="hint">For each sentence: how likely the answer rests on it, and how far the gates of each reading opened at
+it. Marked are those that it rests on.</p>
+</header>
+<main>
+{"".join(_section(each) for each in answers)}</main>
+<footer><p>Written by recur with the model {model} · This page is complete: it loads nothing from a network.</p>
+</footer>
 </body>
 </html>
 """
@@ -101,10 +109,12 @@ def _section(answer: Answer) -> str:
         for each in answer.evidence
     )
     others = ", ".join(f"{html.escape(name)} {100 * p:.0f} %" for name, p in answer.others)
-    return f"""<section>
-<h2>{html.escape(answer.question)}</h2>
-<p class="answer"><b>{html.escape(answer.answer)}</b> {100 * answer.confidence:.0f} % <small>then {others}</small></p>
-<div class="scroll"><table><thead><tr><th scope="col">sentence</th><th scope="col">rests on</th>{head}</tr></thead>
+    return f"""<section class="card">
+<h2 class="asked">{html.escape(answer.question)}</h2>
+<p class="answer"><b class="verdict">{html.escape(answer.answer)}</b> {100 * answer.confidence:.0f} %
+<small>then {others}</small></p>
+<div class="scroll" tabindex="0"><table>
+<thead><tr><th scope="col">sentence</th><th scope="col">rests on</th>{head}</tr></thead>
 <tbody>
 {rows}</tbody></table></div>
 </section>
@@ -112,4 +122,5 @@ def _section(answer: Answer) -> str:
 
 
 def _meter(value: float) -> str:
-    return f'<td><meter value="{value:.3f}">{value:.2f}</meter> <small>{value:.2f}</small></td>'
+    bar = f'<rect class="track" width="84" height="8"/><rect class="fill" width="{84 * value:.1f}" height="8"/>'
+    return f'<td><svg viewBox="0 0 84 8" aria-hidden="true">{bar}</svg><small>{value:.2f}</small></td>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from recur.explain.explanation import Explanation
+    from recur.predict.answer import Answer
 
 COLUMNS = 5
+CHARACTERS = 100  # of a reading, the first ones: more cannot be read side by side
 AROUND = 20  # tokens of a passage on each side of the likeliest place
 # As on the page: colours that people with any kind of colour vision can tell apart (Okabe and Ito, 2008).
 INKS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a600", "#8a8a8a")
@@ -89,11 +92,14 @@ def draw_film(data: Mapping[str, Any]) -> Figure:
 
 def draw_text(data: Mapping[str, Any]) -> Figure:
     """What an explanation of a text has that can be drawn: of a judgement the probability after each word, of a
-    translation its first sentence's alignment, of a part of a passage where it may start and end.
+    translation its first sentence's alignment, of a part of a passage where it may start and end, of a reading the cost
+    of its first characters and the unit that follows each rule best.
 
     `data` is that of a `TextExplanation`. Errors: RecurError without matplotlib, and for the other tasks.
     """
     task = data["task"]
+    if task == "generate":
+        return _reading(data)
     if task == "sentiment":
         running = data.get("running", ())
         return _curves([word for word, _ in running], {"positive": [p for _, p in running]})
@@ -111,6 +117,41 @@ def draw_text(data: Mapping[str, Any]) -> Figure:
         axis.set_yticks(range(len(part["words"])), part["words"])
         return figure
     raise RecurError(f"an explanation of {task!r} has nothing that a figure shows; write its page")
+
+
+def draw_story(answer: Answer) -> Figure:
+    """What an answer about a story rests on: for each sentence how likely the answer rests on it, and how far the gates
+    of each reading opened at it. Errors: RecurError without matplotlib.
+    """
+    rows = [(each.support, *each.gates) for each in answer.evidence]
+    columns = ["rests on", *(f"reading {number}" for number in range(1, len(rows[0])))]
+    longest = max(len(each.sentence) for each in answer.evidence)
+    figure = empty(0.6 * len(columns) + 0.075 * longest + 1.2, 0.28 * len(rows) + 1.2)
+    axis = figure.subplots()
+    axis.imshow(np.array(rows), cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="left")
+    axis.xaxis.tick_top()
+    axis.set_yticks(range(len(rows)), [each.sentence for each in answer.evidence])
+    axis.set_xlabel(f"{answer.question} {answer.answer} ({answer.confidence:.2f})")
+    return figure
+
+
+def _reading(data: Mapping[str, Any]) -> Figure:
+    text = data["text"][:CHARACTERS]
+    named = [(each["rule"], each["units"][0]) for each in data["follows"] if each["units"]]
+    shape = data["shape"]
+    numbers = np.frombuffer(base64.b64decode(data["hidden"]["int8"]), np.int8).reshape(shape) * data["hidden"]["scale"]
+    figure = empty(max(5, 0.13 * len(text) + 3), 1.6 + 0.24 * max(1, len(named)))
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(1.3, 0.24 * max(1, len(named))))
+    above.bar(range(len(text)), [cost or 0.0 for cost in data["nats"][: len(text)]], color=INKS[0])
+    above.set(ylabel="nats")
+    if named:
+        rows = [numbers[unit["layer"] - 1, : len(text), unit["unit"] - 1] for _, unit in named]
+        below.imshow(np.array(rows), cmap="RdBu", vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    below.set_yticks(range(len(named)), [f"{rule}: unit {unit['unit']}" for rule, unit in named], fontsize=8)
+    shown = [each if each.isprintable() else "\N{RETURN SYMBOL}" for each in text]
+    below.set_xticks(range(len(text)), shown, fontsize=8, family="monospace")
+    return figure
 
 
 def _curves(words: Sequence[str], curves: Mapping[str, Sequence[float]]) -> Figure:

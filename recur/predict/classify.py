@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,14 @@ class Labels:
         """All of it as one plain object, ready for `json.dumps`."""
         labels = [[name, round(probability, 4)] for name, probability in self.labels]
         return {"path": self.path, "labels": labels, "model": self.model}
+
+    def _repr_html_(self) -> str:
+        """The labels with their probabilities, for a notebook, the best one in bold."""
+        if self.problem is not None:
+            return f"<p><i>{html.escape(str(self.problem))}</i></p>"
+        told = [f"{html.escape(name)} <small>{probability:.2f}</small>" for name, probability in self.labels]
+        best = [f"<b>{each}</b>" for each in told[:1]]
+        return f"<p>{', '.join(best + told[1:]) or '<i>not sure</i>'}</p>"
 
 
 class Classifier:

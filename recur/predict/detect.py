@@ -8,6 +8,7 @@ B pictures, A cells of the detection head, N classes.
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,24 @@ class Detections:
     def to_json(self) -> dict[str, Any]:
         """All of it as one plain object, ready for `json.dumps`."""
         return {"path": self.path, "objects": [each.to_json() for each in self.objects], "model": self.model}
+
+    def _repr_html_(self) -> str:
+        """The objects with their scores, for a notebook, and their boxes drawn in the picture's frame."""
+        if self.problem is not None:
+            return f"<p><i>{html.escape(str(self.problem))}</i></p>"
+        if not self.objects:
+            return "<p><i>nothing found</i></p>"
+        told = [f"{html.escape(each.label)} {each.score:.2f}" for each in self.objects]
+        boxes = []
+        for each, name in zip(self.objects, told, strict=True):
+            x0, y0, x1, y1 = each.box
+            place = f'x="{x0:g}" y="{y0:g}" width="{x1 - x0:g}" height="{y1 - y0:g}"'
+            boxes.append(f"<rect {place}><title>{name}</title></rect>")
+        line = 'fill="transparent" stroke="currentColor" stroke-width="2" vector-effect="non-scaling-stroke"'
+        frame = f'<rect width="{self.width}" height="{self.height}" stroke-opacity="0.3"/>'
+        size = f'viewBox="0 0 {self.width} {self.height}" width="{min(self.width, 320)}" role="img"'
+        label = f'aria-label="{", ".join(told)}"'
+        return f"<p>{', '.join(told)}</p><svg {size} {label}><g {line}>{frame}{''.join(boxes)}</g></svg>"
 
 
 class Detector:

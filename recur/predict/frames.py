@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ class FrameLabel:
             "label": self.label,
             "probability": round(self.probability, 4),
         }
+
+    def _repr_html_(self) -> str:
+        """The label and its frame, for a notebook; pointed at, it tells the runner-up."""
+        when = f"frame {self.frame}" + ("" if self.seconds is None else f", {self.seconds:.2f} s")
+        told = f"<b>{html.escape(self.label)}</b> <small>probability {self.probability:.2f}</small>"
+        return f'<p title="{html.escape(self.second)}">{when}: {told}</p>'
 
 
 class FrameLabeller:

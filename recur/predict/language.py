@@ -10,6 +10,7 @@ T characters, V known characters, L layers, H hidden units, G gates.
 
 from __future__ import annotations
 
+import html
 import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from recur.errors import RecurError
 FloatArray = npt.NDArray[np.float64]
 WRITTEN: Final = 32  # characters computed between two looks at the output: a terminal shows them as they come
 READ: Final = 512
+SURPRISING: Final = 6.0  # nats of a character that is shown in the full colour
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16", "int8")
 
 
@@ -47,6 +49,17 @@ class Surprise:
             "text": self.text,
             "nats": [None if math.isnan(cost) else round(cost, 4) for cost in self.nats.tolist()],
         }
+
+    def _repr_html_(self) -> str:
+        """The text, for a notebook, the more orange, the more a character surprised; pointed at, it tells its cost."""
+        parts = []
+        for character, cost in zip(self.text, self.nats.tolist(), strict=True):
+            if math.isnan(cost):
+                parts.append(html.escape(character))
+            else:
+                style = f"background: rgba(222, 110, 18, {0.65 * min(1.0, cost / SURPRISING):.2f})"
+                parts.append(f'<span title="{cost:.2f} nats" style="{style}">{html.escape(character)}</span>')
+        return f'<p style="white-space: pre-wrap">{"".join(parts)}</p>'
 
 
 @dataclass(frozen=True)

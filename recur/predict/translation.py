@@ -8,6 +8,7 @@ B sentences, R pieces of a source, T pieces of a translation, F features of a pi
 
 from __future__ import annotations
 
+import html
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -82,6 +83,19 @@ class Translation:
             "to": self.languages[1],
             "model": self.model,
         }
+
+    def _repr_html_(self) -> str:
+        """Source and translation, for a notebook; pointed at, a word tells which word it was read from."""
+        parts, rest = [], self.translation
+        for word, other, weight in self.alignment:
+            before, found, after = rest.partition(word)
+            if found:  # a word that was written otherwise in the end, with a capital say, tells nothing
+                about = html.escape(f"{other} {weight:.2f}")
+                parts.append(f'{html.escape(before)}<span title="{about}">{html.escape(word)}</span>')
+                rest = after
+        source, target = map(html.escape, self.languages)
+        shown = f'<span lang="{target}">{"".join(parts)}{html.escape(rest)}</span>'
+        return f'<p><span lang="{source}">{html.escape(self.source)}</span><br>{shown}</p>'
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import asyncio
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from recur.engine.vision import processors
 from recur.errors import RecurError
 from recur.explain.page import SCRIPTS, TASK_SCRIPTS, asset
 from recur.serve.bodies import KINDS, LATER, Budget, Refused, read_body, understand
+from recur.serve.flow import Event, Flow
 from recur.serve.guide import guide
 from recur.serve.metrics import Metrics
 from recur.serve.tasks import Options, Row, rows
@@ -49,7 +50,8 @@ FILES = {"app.js": "text/javascript", "app.css": "text/css", "icon.svg": "image/
 @dataclass(frozen=True)
 class Limits:
     """What a request may cost: bytes of its body, pixels of its picture, seconds to send it, seconds to wait for the
-    answer. `room`: how many may wait; `batch`: how many are computed together; `held`: bytes of all bodies."""
+    answer. `room`: how many may wait; `batch`: how many are computed together by each of `workers`; `held`: bytes of
+    all bodies."""
 
     bytes: int = 20_000_000
     pixels: int = 50_000_000
@@ -57,6 +59,7 @@ class Limits:
     wait_seconds: float = 60.0
     room: int = 256
     batch: int = 16
+    workers: int = 2
     held: int = 500_000_000
 
 
@@ -71,7 +74,7 @@ def make_app(
     to other host names are refused (a web page could give its own name this machine's address)."""
     metrics = Metrics()
     budget = Budget(limits.held)
-    worker = Worker(batch=limits.batch, room=limits.room, seen=metrics.batch)
+    worker = Worker(batch=limits.batch, room=limits.room, threads=limits.workers, seen=metrics.batch)
     readers = ThreadPoolExecutor(processors(), thread_name_prefix="recur-reader")
 
     @asynccontextmanager
@@ -107,14 +110,19 @@ def make_app(
         if worker.waiting >= limits.room:  # before the work of decoding
             raise Full
         item = await loop.run_in_executor(readers, row.prepare, predictor, picture, options, limits.pixels)
-        job = Job((row.path, row.key(options)), partial(_run, row, predictor, options), item)
+        streamed = "text/event-stream" in request.headers.get("accept", "")
         try:
+            if streamed and row.live is not None:
+                flow = Flow(partial(row.live, predictor, item, options))
+                await flow.begin(worker, limits.wait_seconds)
+                return _stream(flow.events())
+            job = Job((row.path, row.key(options)), partial(_run, row, predictor, options), item)
             async with asyncio.timeout(limits.wait_seconds):
                 result = await asyncio.wrap_future(worker.submit(job))
         except TimeoutError:
             raise Refused(503, "no answer in time; the service is busy; try again", **LATER) from None
-        if row.events is not None and "text/event-stream" in request.headers.get("accept", ""):
-            return StreamingResponse(_stream(row, result), media_type="text/event-stream")
+        if streamed and row.events is not None:
+            return _stream(_each(row.events(result)))
         return Response(_dumps(result), media_type="application/json")
 
     for row in served:
@@ -217,10 +225,17 @@ def _run(row: Row, predictor: Any, options: Options, items: Any) -> Any:
     return row.run(predictor, items, options)
 
 
-async def _stream(row: Row, result: dict[str, Any]) -> AsyncIterator[bytes]:
-    assert row.events is not None
-    for name, value in row.events(result):
-        yield f"event: {name}\ndata: {_dumps(value)}\n\n".encode()
+async def _each(events: Iterable[Event]) -> AsyncIterator[Event]:
+    for event in events:
+        yield event
+
+
+def _stream(events: AsyncIterator[Event]) -> Response:
+    async def lines() -> AsyncIterator[bytes]:
+        async for name, value in events:
+            yield f"event: {name}\ndata: {_dumps(value)}\n\n".encode()
+
+    return StreamingResponse(lines(), media_type="text/event-stream")
 
 
 def _dumps(value: object) -> str:
@@ -275,7 +290,7 @@ def _responses(row: Row) -> dict[int | str, dict[str, Any]]:
         503: "Too many requests wait; Retry-After says when to try again.",
     }
     answer: dict[str, Any] = {"application/json": {"example": row.example}}
-    if row.events is not None:
+    if row.events is not None or row.live is not None:
         answer["text/event-stream"] = {"schema": {"type": "string"}}
     return {
         200: {"description": row.summary, "content": answer},

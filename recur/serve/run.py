@@ -22,6 +22,9 @@ class Patient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """Uvicorn's protocol, which closes a connection on which no request begins: it would wait for ever."""
 
     def connection_made(self, transport: Any) -> None:
+        # asyncio sets this only where the listening socket was made for TCP by number, which create_server does not do.
+        # Without it the body of an answer waits 40 ms for the client to acknowledge the head (Nagle, delayed ACK).
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().connection_made(transport)
         self._seen: Any = None
         self._watch = asyncio.get_running_loop().call_later(HEADER_SECONDS, self._look)

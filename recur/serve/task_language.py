@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import Field
@@ -11,8 +11,6 @@ from recur.errors import RecurError
 from recur.explain.inside import packed
 from recur.explain.texts import characters_told
 from recur.serve.tasks import Options, Row
-
-PIECE = 32  # characters of an event of a stream
 
 
 class GenerateOptions(Options):
@@ -37,10 +35,10 @@ def generate(model: Any, items: Sequence[GenerateOptions], options: GenerateOpti
     return [{"text": model(**each.model_dump()), "model": model.name} for each in items]
 
 
-def events(result: dict[str, Any]) -> list[tuple[str, Any]]:
-    """A text as a stream of pieces."""
-    text = result["text"]
-    return [("text", {"text": text[at : at + PIECE]}) for at in range(0, len(text), PIECE)]
+def pieces(model: Any, item: GenerateOptions, options: GenerateOptions) -> Iterator[tuple[str, Any]]:
+    """A text piece by piece, as it is written."""
+    settings = item.model_dump()
+    return (("text", {"text": piece}) for piece in model.stream(settings.pop("prompt"), **settings))
 
 
 def read(model: Any, items: Sequence[str], options: ReadOptions) -> list[Any]:
@@ -75,7 +73,7 @@ ROWS = (
         key=lambda options: None,
         run=generate,
         example={"text": "nd so it was that", "model": "language"},
-        events=events,
+        live=pieces,
         tab="generate.js",
     ),
     Row(

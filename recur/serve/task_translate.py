@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from recur.predict.translation import Translation
 from recur.serve.tasks import Options, Row
 
 
@@ -17,6 +18,9 @@ class TranslateOptions(Options):
     source: str | None = Field(None, max_length=20, description="Its language, where the model knows several.")
     target: str | None = Field(None, max_length=20, description="The language to translate into.")
     beam: int | None = Field(None, ge=1, le=64, description="Hypotheses kept at every step; the model's own if absent.")
+    detail: bool = Field(
+        False, description="Tell the attention to every word of the source too: `parts`, the first 20 sentences."
+    )
 
 
 def prepare(translator: Any, picture: bytes, options: Any, max_pixels: int) -> str:
@@ -29,7 +33,12 @@ def prepare(translator: Any, picture: bytes, options: Any, max_pixels: int) -> s
 def translate(translator: Any, texts: Sequence[str], options: TranslateOptions) -> list[Any]:
     """Translations of texts that wait together."""
     found = translator.stream(texts, source=options.source, target=options.target, beam=options.beam)
-    return [each if isinstance(each, Exception) else each.to_json() for each in found]
+    return [each if isinstance(each, Exception) else _told(each, options.detail) for each in found]
+
+
+def _told(translation: Translation, detail: bool) -> dict[str, Any]:
+    told = translation.to_json()
+    return told | {"parts": [part.to_json() for part in translation.parts]} if detail else told
 
 
 ROWS = (
@@ -40,7 +49,7 @@ ROWS = (
         takes_picture=False,
         options=TranslateOptions,
         prepare=prepare,
-        key=lambda options: (options.source, options.target, options.beam),
+        key=lambda options: (options.source, options.target, options.beam, options.detail),
         run=translate,
         example={
             "source": "A dog runs.",

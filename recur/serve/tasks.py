@@ -8,7 +8,7 @@ requests that wait together (`run`).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,9 @@ class Row:
 
     `prepare(predictor, picture, options, max_pixels)` gives the item, `key(options)` tells which ones go together,
     `run(predictor, items, options)` gives one plain object, or an exception, for each of them. `events` turns a result
-    into (name, object) pairs, where the answer can be streamed. `tab`: the module in `web/` that is the task's part
-    of the page; a task without one has none, and captions are the page itself. `file`: what a request that takes a
+    into (name, object) pairs, where the answer can be streamed; `live(predictor, item, options)` gives such pairs while
+    they are computed, one request at a time. `tab`: the module in `web/` that is the task's part of the page; a task
+    without one has none, and captions are the page itself. `file`: what a request that takes a
     picture calls it, image or video.
     """
 
@@ -42,6 +43,7 @@ class Row:
     run: Callable[[Any, Sequence[Any], Any], Sequence[Any]]
     example: dict[str, Any]
     events: Callable[[dict[str, Any]], Sequence[tuple[str, Any]]] | None = None
+    live: Callable[[Any, Any, Any], Iterator[tuple[str, Any]]] | None = None
     tab: str | None = None
     file: str = "image"
 

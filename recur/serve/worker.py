@@ -1,6 +1,8 @@
-"""One thread that predicts. What waits for it while it computes is computed together next.
+"""The threads that predict. What waits for them while they compute is computed together next.
 
 Requests do not wait for a batch to fill up: the queue grows by itself while a batch is computed, and so do the batches.
+There are two threads, so that one batch is searched, sorted and written while the next goes through the encoder, and so
+that a long job (a thousand characters, a film) does not hold up all the others.
 """
 
 from __future__ import annotations
@@ -28,16 +30,21 @@ class Job:
 
 
 class Worker:
-    """Runs jobs in one thread, at most `batch` together; at most `room` wait."""
+    """Runs jobs in `threads` threads, at most `batch` together; at most `room` wait."""
 
-    def __init__(self, *, batch: int = 16, room: int = 256, seen: Callable[[int], object] = lambda count: None) -> None:
+    def __init__(
+        self, *, batch: int = 16, room: int = 256, threads: int = 2, seen: Callable[[int], object] = lambda count: None
+    ) -> None:
         """`seen` is told how many jobs each batch has."""
         self.batch, self.room, self._seen = batch, room, seen
         self._waiting: deque[Job] = deque()
         self._change = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name="recur-worker", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"recur-worker-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, job: Job) -> Future[Any]:
         """Put a job into the queue. Errors: Full."""
@@ -54,11 +61,12 @@ class Worker:
         return len(self._waiting)
 
     def close(self) -> None:
-        """Finish what was taken, take no more, and end the thread."""
+        """Finish what was taken, take no more, and end the threads."""
         with self._change:
             self._closing = True
-            self._change.notify()
-        self._thread.join()
+            self._change.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _take(self) -> list[Job]:
         """The oldest job and those that may be run with it; empty when there is nothing more to come."""

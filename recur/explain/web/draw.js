@@ -87,6 +87,12 @@ export function colour(value) {
   return [paper + (r - paper) * strength, paper + (g - paper) * strength, paper + (b - paper) * strength];
 }
 
+/* The same as a colour that lies on the page's own, dark or light, and leaves text on it readable. */
+export function tint(value, most = 0.65) {
+  const v = clamp(value, -1, 1), [r, g, b] = v < 0 ? [38, 104, 190] : [222, 110, 18];
+  return `rgb(${r} ${g} ${b} / ${(most * Math.sqrt(Math.abs(v))).toFixed(3)})`;
+}
+
 /* A canvas of rows × columns of numbers, one pixel each; `value(row, column)` from -1 to 1. */
 export function paintCells(canvas, rows, columns, value) {
   canvas.width = columns; canvas.height = rows;

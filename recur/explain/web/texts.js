@@ -1,7 +1,7 @@
 /* What the page says, in English and Chinese; `{n}` and the like are filled in by `say`. */
 export const TEXTS = {
   en: {
-    confidence: "confidence", not_sure: "not sure", looked: "looked at", whole: "the whole picture", end: "end of sentence",
+    confidence: "confidence", not_sure: "not sure", looked: "looked at", whole: "the whole picture", end: "end of sentence", end_short: "end",
     places: ["top left", "top", "top right", "left", "middle", "right", "bottom left", "bottom", "bottom right"],
     hint: "Point at a word, tap it, or use Tab and the arrow keys: the picture shows where the network looked. Choose another word, and the sentence goes on from there.",
     runners: "It could have said", goes_on: "go on with “{word}”", back: "Back to its own sentence", yours: "your choice", others: "Other captions it considered",
@@ -25,7 +25,7 @@ export const TEXTS = {
     offline_end: "This page holds one choice of another word a sentence; the service goes on from any.",
   },
   zh: {
-    confidence: "置信度", not_sure: "不确定", looked: "注视", whole: "整幅图片", end: "句末",
+    confidence: "置信度", not_sure: "不确定", looked: "注视", whole: "整幅图片", end: "句末", end_short: "句末",
     places: ["左上", "上方", "右上", "左侧", "中间", "右侧", "左下", "下方", "右下"],
     hint: "指向、点按一个词，或用 Tab 键和方向键，图片上就会显示网络当时注视的位置。换一个词，句子就从那里重新写下去。",
     runners: "它也可能说", goes_on: "改用“{word}”继续", back: "回到它自己的句子", yours: "你的选择", others: "其他候选描述",

@@ -23,7 +23,7 @@ function layout(tree) {
 export function drawTree(sentence) {
   const tree = sentence.tree, { steps, depth, row } = layout(tree);
   const x = (number) => LEFT + depth[number] * WIDE, y = (number) => 10 + row[number] * HIGH;
-  const name = (number) => (tree[number].word === END ? `■ ${say("end")}` : tree[number].word);
+  const name = (number) => (tree[number].word === END ? `■ ${say("end_short")}` : tree[number].word);
   const width = LEFT + steps.length * WIDE + 20, height = 14 + HIGH * Math.max(...steps.map((step) => step.length));
 
   const why = (number) => {

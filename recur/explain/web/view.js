@@ -47,13 +47,10 @@ export function mount(article, data, options = {}) {
   image.alt = first ? say("picture_of", { caption: first.caption }) : say("not_sure");
   const canvas = make("canvas", { width: image.getAttribute("width"), height: image.getAttribute("height"), "aria-hidden": "true", kind: "light" });
   const region = make("div", { kind: "region", "aria-hidden": "true", hidden: true });
-  const boxes = data.objects.map((object) => {
-    const box = make("div", { kind: "object", "aria-hidden": "true", hidden: true }, make("span", { text: `${object.label} ${percent(object.score)}` }));
-    put(box, object.box);
-    return box;
-  });
+  const seen = make("p", { kind: "objects" });
+  let boxes = [];
   frame.querySelectorAll("canvas, .region, .object").forEach((old) => old.remove());
-  frame.append(canvas, region, ...boxes);
+  frame.append(canvas, region);
   article.querySelectorAll(".reading, .deep").forEach((old) => old.remove());
   const reading = make("div", { kind: "reading" }), deep = make("section", { kind: "deep" });
   article.append(reading, deep);
@@ -62,6 +59,19 @@ export function mount(article, data, options = {}) {
     const { width, height } = data.picture, share = (value, whole) => `${clamp((100 * value) / whole, 0, 100)}%`;
     box.style.left = share(x0, width); box.style.top = share(y0, height);
     box.style.width = share(x1 - x0, width); box.style.height = share(y1 - y0, height);
+  }
+
+  function drawObjects() {
+    for (const box of boxes) box.remove();
+    boxes = data.objects.map((object) => {
+      const box = make("div", { kind: "object", "aria-hidden": "true", hidden: true }, make("span", { text: `${object.label} ${percent(object.score)}` }));
+      put(box, object.box);
+      return box;
+    });
+    frame.append(...boxes);
+    seen.hidden = !boxes.length;
+    seen.replaceChildren(`${say("objects")}: `, ...data.objects.map((object, number) =>
+      make("button", { type: "button", kind: "chip", text: `${object.label} ${percent(object.score)}`, onclick: () => { boxes[number].hidden = !boxes[number].hidden; } })));
   }
 
   const own = data.sentences, shown = [...own];
@@ -213,12 +223,18 @@ export function mount(article, data, options = {}) {
 
   article.addEventListener("keydown", (event) => { if (event.key === "Escape") { pinned = null; look(null); } });
   const extra = others();
-  const seen = data.objects.length ? make("p", { kind: "objects" }, `${say("objects")}: `, ...data.objects.map((object, number) =>
-    make("button", { type: "button", kind: "chip", text: `${object.label} ${percent(object.score)}`, onclick: () => { boxes[number].hidden = !boxes[number].hidden; } }))) : null;
-  reading.append(...places, panel, ...[seen, extra].filter(Boolean));
+  reading.append(...places, panel, seen, ...(extra ? [extra] : []));
+  drawObjects();
   draw(null);
   /* More may come later: the same explanation with its detail. Choices and the focus stay where they are. */
   return {
+    found(objects) {
+      data.objects = objects;
+      drawObjects();
+      const spot = now;
+      now = null;
+      look(spot);
+    },
     enrich(fuller) {
       fuller.sentences.forEach((sentence, number) => {
         const mine = shown[number] !== own[number];

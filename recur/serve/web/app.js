@@ -23,19 +23,40 @@ const served = new Set();
 const again = []; /* opens each tab anew, in another language */
 let token = "", turn = 0, now = null, started = false, opened = null; /* the section of the tab that is open */
 
-async function ask(path, file, options, name = "image") {
+async function send(path, file, options, name, accept) {
   const form = new FormData();
   if (file) form.append(name, file, "file");
   for (const [name, value] of Object.entries(options)) form.append(name, value);
   let answer;
   try {
-    answer = await fetch(path, { method: "POST", body: form, headers: token ? { authorization: `Bearer ${token}` } : {} });
+    answer = await fetch(path, { method: "POST", body: form, headers: { accept, ...(token ? { authorization: `Bearer ${token}` } : {}) } });
   } catch { throw new Error(say("network_down")); }
-  const told = await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }));
   if (answer.status === 401) { key.hidden = false; key.querySelector("input").focus(); }
-  if (!answer.ok) throw new Error(told.error);
-  return told;
+  if (!answer.ok) throw new Error((await answer.json().catch(() => ({ error: `HTTP ${answer.status}` }))).error);
+  return answer;
 }
+
+async function ask(path, file, options, name = "image") {
+  return (await send(path, file, options, name, "application/json")).json();
+}
+
+/* The same, its events one by one as they come: `each(object)`. */
+ask.events = async (path, options, each) => {
+  const answer = await send(path, null, options, "", "text/event-stream");
+  const lines = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await lines.read();
+    if (done) return;
+    const blocks = (rest + value).split("\n\n");
+    rest = blocks.pop();
+    for (const block of blocks) {
+      const [name, data] = block.split("\n"), told = JSON.parse(data.slice("data: ".length));
+      if (name === "event: error") throw new Error(told.error);
+      each(told);
+    }
+  }
+};
 
 /* Pictures of many megabytes are made smaller here, where the browser can read them: what is seen is 224 pixels wide. */
 async function smaller(file) {
@@ -63,16 +84,20 @@ async function describe(file) {
     const picture = await smaller(file);
     const objects = served.has("detect") ? ask("/v1/detect", picture, {}).then((found) => found.objects, () => []) : [];
     const data = await ask("/v1/explain/caption", picture, { detail: "words" });
-    data.objects = await objects;
     if (mine !== turn) return;
     if (now) URL.revokeObjectURL(now.source);
     /* Formats that the browser cannot show (HEIC, TIFF) still get their sentences. */
     now = { file: picture, source: URL.createObjectURL(picture), data };
     show();
     status.textContent = say("took", { ms: Math.round(performance.now() - begun) });
+    /* The rest comes into the page that is read already: the objects, and the inside of the network. */
+    const found = await objects;
+    if (mine !== turn) return;
+    now.data.objects = found;
+    now.view.found(found);
     const full = await ask("/v1/explain/caption", picture, { detail: "inside" });
     if (mine !== turn) return;
-    full.objects = data.objects;
+    full.objects = found;
     now.data = full;
     now.view.enrich(full);
   } catch (error) {

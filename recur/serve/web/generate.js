@@ -12,7 +12,7 @@ Object.assign(TEXTS.zh, {
   chars_go: "继续写", chars_heat: "温度",
 });
 
-let text = "It was a quiet evening, and ", told = null, timer = 0, turn = 0, seed = 0;
+let text = "It was a quiet evening, and ", told = null, timer = 0, turn = 0, seed = 0, writing = false;
 
 export function open(section, ask) {
   const area = make("textarea", { rows: 4, "aria-label": say("chars_ask"), maxlength: 2000 });
@@ -42,11 +42,15 @@ export function open(section, ask) {
     make("p", { kind: "controls" }, make("label", {}, `${say("chars_show")} `, unit), name, make("label", {}, `${say("chars_heat")} `, heat), make("button", { type: "submit", kind: "button first", text: say("chars_go") })), shown, note);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
+    if (writing) return;
+    writing = true;
     try {
-      const found = await ask("/v1/generate", null, { prompt: area.value, length: 120, temperature: heat.value, seed: seed++ });
-      area.value = (area.value + found.text).slice(-2000);
+      await ask.events("/v1/generate", { prompt: area.value, length: 128, temperature: heat.value, seed: seed++ }, (piece) => {
+        area.value = (area.value + piece.text).slice(-2000);
+        area.scrollTop = area.scrollHeight;
+      });
       await read();
-    } catch (error) { problem(error); }
+    } catch (error) { problem(error); } finally { writing = false; }
   });
   section.replaceChildren(form);
   read();

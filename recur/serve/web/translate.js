@@ -19,7 +19,7 @@ export function open(section, ask, task) {
     event.preventDefault();
     text = area.value; way = choose.value;
     const [source, target] = way.split(" ");
-    try { out.replaceChildren(drawTranslation(await ask("/v1/translate", null, { text, source, target }))); } catch (error) { out.replaceChildren(make("p", { kind: "problem", role: "alert", text: say("failed", { why: error.message }) })); }
+    try { out.replaceChildren(drawTranslation(await ask("/v1/translate", null, { text, source, target, detail: true }))); } catch (error) { out.replaceChildren(make("p", { kind: "problem", role: "alert", text: say("failed", { why: error.message }) })); }
   });
   section.replaceChildren(form, out);
 }
