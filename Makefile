@@ -2,6 +2,7 @@
 # make test [TORCH_INDEX=URL]     everything that must hold: linter, types, tests; URL: another package index for PyTorch,
 #                                 such as that of its builds without CUDA, which are a tenth of the size
 # make wheel-check                build the wheel, install it where there is no compiler, and caption a picture with it
+# make arm-check                  the NEON kernels in an emulator of that processor (Debian's qemu-user has to be there)
 # make clean                      remove what these made
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 DEMO_PHOTO := $(VENV)/grace_hopper.jpg
 
-.PHONY: demo test wheel-check clean
+.PHONY: demo test wheel-check arm-check clean
 .DELETE_ON_ERROR:
 
 # PHOTO reaches the shell through the environment: names with spaces and quotes stay whole.
@@ -34,6 +35,10 @@ test: $(VENV)/test.stamp
 
 wheel-check:
 	scripts/wheel_check.sh $(PYTHON)
+
+arm-check: $(VENV)/test.stamp
+	$(BIN)/python -m pip install --quiet ziglang
+	$(BIN)/python -m pytest -rs tests/test_engine_native_arm.py
 
 clean:
 	rm -rf $(VENV) demo.html build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
