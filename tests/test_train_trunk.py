@@ -186,7 +186,9 @@ def test_a_cache_is_of_these_pictures_this_teacher_and_whole(teacher: Path, pict
     folder = tmp_path / "cache"
     build_teacher_cache(copies, teacher, folder, views=2)
     build_teacher_cache(paths, teacher, folder, views=2)  # moved, not changed
-    os.utime(copies[1], (1, 1))
+    os.utime(copies[0], (1, 1))
+    build_teacher_cache(copies, teacher, folder, views=2)  # nor by a new time
+    copies[1].write_bytes(copies[1].read_bytes()[:-1] + b"?")
     other = tmp_path / "other.onnx"
     model = onnx.load(teacher)
     model.doc_string = "another"

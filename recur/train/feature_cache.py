@@ -5,7 +5,6 @@ N pictures, V views of each, R = gy * gx regions, F channels.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from recur.data.images import iterate_pictures
 from recur.errors import InputError, RecurError
-from recur.files import write_atomically
+from recur.files import fingerprint, write_atomically
 from recur.train.checkpoint import Progress, StopRequest
 from recur.train.encoders import FeatureEncoder
 from recur.train.graph import first_line
@@ -112,12 +111,8 @@ def _open_cache(
     encoder: FeatureEncoder, paths: Sequence[Path], folder: Path, *, views: int
 ) -> tuple[NDArray[np.float16], NDArray[np.uint8]]:
     """The memory-mapped features [N, V, R, F] and marks [N] of a folder, which are made when it is new."""
-    listing = hashlib.sha256()
-    for path in paths:
-        state = path.stat() if path.exists() else None
-        listing.update(f"{path.name}\0{state.st_size if state else 0}\0{state.st_mtime_ns if state else 0}\n".encode())
     shape = (len(paths), views, encoder.regions, encoder.channels)
-    identity = {"encoder": encoder.identity, "pictures": listing.hexdigest(), "shape": list(shape)}
+    identity = {"encoder": encoder.identity, "pictures": fingerprint(paths), "shape": list(shape)}
     stamp, files = folder / "cache.json", {"features": folder / "features.npy", "done": folder / "done.npy"}
     help_text = "delete it or name another folder"
     if stamp.exists():

@@ -23,7 +23,7 @@ from torch import Tensor
 from recur.data.images import iterate_pictures
 from recur.engine.vision import Encoder
 from recur.errors import InputError, RecurError
-from recur.files import write_atomically
+from recur.files import fingerprint, write_atomically
 from recur.nn.export_heads import MAPS, attach, name_maps
 from recur.train.checkpoint import Progress, StopRequest
 
@@ -132,7 +132,7 @@ def cache_pyramids(
     probe = [each.shape[1:] for each in encoder.raw(np.zeros((1, size, size, 3), np.uint8), MAPS)]
     identity = {
         "encoder": hashlib.sha256(encoded).hexdigest(),
-        "pictures": hashlib.sha256("\n".join(f"{p.name} {_length(p)}" for p in paths).encode()).hexdigest(),
+        "pictures": fingerprint(paths),
         "views": [len(paths), views, seed, size],
     }
     stamp = folder / "pyramids.json"
@@ -176,10 +176,6 @@ def cache_pyramids(
     if not stopped and not len(kept):
         raise RecurError(f"none of {len(paths)} pictures can be read; the first: {problems[0] if problems else 'none'}")
     return Pyramids(tuple(maps), level, drawn, kept, tuple(problems), not stopped)
-
-
-def _length(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _groups(

@@ -26,7 +26,7 @@ from torch import Tensor
 from recur.data.images import read_picture
 from recur.engine.vision import processors
 from recur.errors import InputError, RecurError
-from recur.files import write_atomically
+from recur.files import fingerprint, write_atomically
 from recur.train.checkpoint import StopRequest
 from recur.train.graph import first_line
 
@@ -145,7 +145,7 @@ def build_teacher_cache(
     asked = Teacher(teacher, size)
     identity = {
         "pictures": len(pictures),
-        "pictures_sha256": _fingerprint(pictures),
+        "pictures_sha256": fingerprint(pictures),
         "teacher_sha256": asked.sha256,
         "views": views,
         "seed": seed,
@@ -193,19 +193,6 @@ def _read_into(arrays: dict[str, Any], row: int, path: Path, size: int) -> bool:
         return False
     arrays["pixels"][row] = np.asarray(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
     return True
-
-
-def _fingerprint(pictures: Sequence[Path]) -> str:
-    """SHA-256 of names, sizes and times of change, in order; the folders above may be moved."""
-    digest = hashlib.sha256()
-    for path in pictures:
-        try:
-            status = path.stat()
-            size, changed = status.st_size, int(status.st_mtime)
-        except OSError:  # reading it will say what is wrong
-            size, changed = -1, -1
-        digest.update(f"{path.name}\0{size}\0{changed}\0".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
 
 
 def _open_arrays(
