@@ -64,15 +64,40 @@ def test_scores_are_what_the_model_foresees() -> None:
     none = replace(like, tokens=np.array([9]), log_prob=-1.0)
     expected = weight @ np.concatenate([features.mean(0), features.max(0)]) + opinion.bias
     first = expected[0] / math.sqrt(5) + 2 * expected[1] / math.sqrt(5) + expected[2] + 0.5 * -3.0 / 3
-    assert opinion.scores(features, [like, none]) == pytest.approx([first, 0.5 * -1.0 / 2], rel=1e-5)
+    assert opinion.scores(features[None], [[like, none]])[0] == pytest.approx([first, 0.5 * -1.0 / 2], rel=1e-5)
     assert pooled(features[None]).shape == (1, 6)
     # What both say on average: the shares of each, halved; and so much for each word.
     more = replace(opinion, others=0.4, length=-0.1)
     norm = (1 + 4) / 5 + 1  # of the first one's shares, which are 1 / sqrt(5), 2 / sqrt(5) and 1
-    assert more.scores(features, [like, none]) == pytest.approx(
+    assert more.scores(features[None], [[like, none]])[0] == pytest.approx(
         [first + 0.4 * norm / 2 - 0.2, 0.5 * -1.0 / 2 - 0.1], rel=1e-5
     )
-    assert more.agreement(features, [like, none]) == pytest.approx(opinion.agreement(features, [like, none]))
+    both = [each.agreement(features[None], [[like, none]])[0] for each in (more, opinion)]
+    assert both[0] == pytest.approx(both[1])
+
+
+def test_all_sentences_at_once_are_told_as_one_by_one() -> None:
+    random = np.random.default_rng(3)
+    known = [
+        *{(int(a),) for a in random.integers(0, 9, 6)},
+        *{tuple(map(int, p)) for p in random.integers(0, 9, (20, 2))},
+    ]
+    rarity = (0.0, *random.uniform(0, 5, len(known) - 1).tolist())
+    opinion = Consensus(
+        {phrase: row for row, phrase in enumerate(known)},
+        random.normal(size=(len(known), 6)).astype(np.float32),
+        random.normal(size=len(known)).astype(np.float32),
+        rarity,
+        4.0,
+        0.5,
+    )
+    sentences = [random.integers(0, 9, n) for n in (0, 1, 2, 5, 12, 1, 0)]
+    which, row, share = opinion._told(sentences)
+    for number, words in enumerate(sentences):
+        told = dict(zip(row[which == number].tolist(), share[which == number].tolist(), strict=True))
+        assert told == pytest.approx(shares(words.tolist(), opinion.rows, rarity, 4.0))
+    assert [part.size for part in opinion._told([np.zeros(0, np.int64)])] == [0, 0, 0]
+    assert opinion.scores(np.zeros((0, 4, 3), np.float32), []) == []
 
 
 def test_it_decides_in_its_language(tmp_path: Path, photos: list[Path]) -> None:

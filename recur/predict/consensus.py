@@ -7,7 +7,7 @@ Image Captioning"); there the captions of similar pictures are looked up, here a
 search itself thinks, what the other sentences of the beam say and the length of a sentence count too: by such agreement
 alone, sentences that say more than people do would win.
 
-R regions, F channels, G phrases, T words.
+B pictures, R regions, F channels, G phrases, H hypotheses, T words.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from recur.engine.reference import Array, IntArray
 Phrase = tuple[int, ...]
 ORDERS = (1, 2)  # words of a phrase
 NO_WORD = -1  # in the place of the second word of a phrase of one
+NO_PHRASE = -(1 << 62)  # where a sentence has no word any more
 
 
 def phrases(words: Sequence[int]) -> Iterator[Phrase]:
@@ -75,34 +77,90 @@ class Consensus:
     others: float = 0.0
     length: float = 0.0
 
-    def scores(self, features: Array, found: Sequence[Hypothesis]) -> list[float]:
-        """Of each hypothesis, the higher the better, for a picture with features [R, F]."""
-        told = self._told(found)
-        expected = self._expected(features, told)
-        for each in told:
-            for row, share in each.items():
-                expected[row] += self.others * share / len(told)
-        return [
-            fit + self.log_prob * each.log_prob / (len(each.tokens) + 1) + self.length * len(each.tokens)
-            for fit, each in zip(_fits(told, expected), found, strict=True)
-        ]
+    def scores(self, features: Array, found: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
+        """Of the hypotheses of each picture, the higher the better, for pictures with features [B, R, F]."""
+        each = [one for several in found for one in several]
+        lengths = np.array([len(one.tokens) for one in each])
+        own = np.array([one.log_prob for one in each]) / (lengths + 1)
+        total = self._fits(features, found, self.others) + self.log_prob * own + self.length * lengths
+        return _as(found, total)
 
-    def agreement(self, features: Array, found: Sequence[Hypothesis]) -> list[float]:
+    def agreement(self, features: Array, found: Sequence[Sequence[Hypothesis]]) -> list[list[float]]:
         """How well each hypothesis agrees with what people are likely to say, whatever the search thinks of it."""
-        told = self._told(found)
-        return _fits(told, self._expected(features, told))
+        return _as(found, self._fits(features, found, 0.0))
 
-    def _told(self, found: Sequence[Hypothesis]) -> list[dict[int, float]]:
-        return [shares(each.tokens.tolist(), self.rows, self.rarity, self.rare) for each in found]
+    def _fits(self, features: Array, found: Sequence[Sequence[Hypothesis]], others: float) -> Array:
+        """The agreement [H] of all hypotheses, and as much of that with the rest of their beam as `others` says."""
+        count = sum(map(len, found))
+        picture = np.repeat(np.arange(len(found)), [len(several) for several in found])
+        which, row, share = self._told([one.tokens for several in found for one in several])
+        asked, place = np.unique(row, return_inverse=True)
+        foreseen = pooled(features) @ self.weight[asked].T + self.bias[asked]
+        if others:
+            at = picture[which] * len(asked) + place
+            said = np.bincount(at, share, minlength=foreseen.size).reshape(foreseen.shape)
+            foreseen = foreseen + others * said / np.array([[len(several) or 1] for several in found])
+        return cast(Array, np.bincount(which, share * foreseen[picture[which], place], minlength=count))
 
-    def _expected(self, features: Array, told: Sequence[Mapping[int, float]]) -> dict[int, float]:
-        """What people are likely to say of a picture, of all that is told here."""
-        asked = sorted({row for each in told for row in each})
-        return dict(zip(asked, (self.weight[asked] @ pooled(features) + self.bias[asked]).tolist(), strict=True))
+    def _told(self, sentences: Sequence[IntArray]) -> tuple[IntArray, IntArray, Array]:
+        """What `shares` says of sentences [T], all at once: of which one, of which row, and how much."""
+        lengths = np.array([len(words) for words in sentences])
+        width = max(2, int(lengths.max(initial=0)))
+        words = np.full((len(sentences), width), NO_WORD, np.int64)
+        words[np.arange(width) < lengths[:, None]] = np.concatenate([np.zeros(0, np.int64), *sentences])
+        parts = []
+        for keys in (_key(words, NO_WORD), _key(words[:, :-1], words[:, 1:])):
+            keys = np.sort(keys, axis=1)
+            first = np.ones(keys.shape, bool)
+            first[:, 1:] = keys[:, 1:] != keys[:, :-1]  # of equal ones, which lie side by side now
+            at = np.flatnonzero(first)
+            counts = np.diff(at, append=keys.size)
+            key, which = keys.reshape(-1)[at], at // keys.shape[1]
+            real = key != NO_PHRASE
+            key, which, counts = key[real], which[real], counts[real]
+            place = np.searchsorted(self.keys, key).clip(max=len(self.keys) - 1)
+            row = np.where(self.keys[place] == key, self.key_rows[place], len(self.rarity))
+            weight = counts * self.rarities[row]
+            length = np.sqrt(np.bincount(which, weight * weight, minlength=len(sentences)))
+            known = (row < len(self.rarity)) & (length[which] > 0)
+            parts.append((which[known], row[known], weight[known] / length[which[known]]))
+        return tuple(map(np.concatenate, zip(*parts, strict=True)))  # type: ignore[return-value]
+
+    @cached_property
+    def rarities(self) -> Array:
+        """The rarity of each row, and last of phrases without one. [G + 1]"""
+        return np.array([*self.rarity, self.rare])
+
+    @cached_property
+    def _sorted(self) -> tuple[IntArray, IntArray]:
+        pairs = np.array([(*phrase, NO_WORD)[:2] for phrase in self.rows], np.int64).reshape(-1, 2)
+        keys, rows = (pairs[:, 0] << 32) + pairs[:, 1], np.array([*self.rows.values()], np.int64)
+        order = np.argsort(keys)
+        return keys[order], rows[order]
+
+    @property
+    def keys(self) -> IntArray:
+        """Of all phrases that have a row, in rising order. [G]"""
+        return self._sorted[0]
+
+    @property
+    def key_rows(self) -> IntArray:
+        """The row of each of `keys`. [G]"""
+        return self._sorted[1]
 
 
-def _fits(told: Sequence[Mapping[int, float]], expected: Mapping[int, float]) -> list[float]:
-    return [sum(share * expected[row] for row, share in each.items()) for each in told]
+def _key(first: IntArray, second: IntArray | int) -> IntArray:
+    """One number for a phrase; `NO_PHRASE` where a sentence is over."""
+    over = first == NO_WORD
+    if not isinstance(second, int):
+        over |= second == NO_WORD
+    return np.where(over, NO_PHRASE, (first << 32) + second)
+
+
+def _as(found: Sequence[Sequence[Hypothesis]], values: Array) -> list[list[float]]:
+    """The values [H] by picture."""
+    ends = np.cumsum([len(several) for several in found])
+    return [part.tolist() for part in np.split(values, ends[:-1])] if len(found) else []
 
 
 def consensus_of(
@@ -124,6 +182,8 @@ def consensus_of(
         (first,) if second == NO_WORD else (first, after): row
         for row, ((first, after), (_, second)) in enumerate(zip(places, pairs.tolist(), strict=True))
     }
+    if not rows:
+        return None
     return Consensus(
         rows,
         weights[f"{PREFIX}{language}.weight"],

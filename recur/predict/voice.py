@@ -53,16 +53,19 @@ class Voice:
         """
         if self.may_repeat is None and self.consensus is None:
             return self._search(features, beam, n_best)
-        found = self._search(features, beam, max(beam, n_best))
-        return [self.ordered(picture, each)[:n_best] for picture, each in zip(features, found, strict=True)]
+        found = self.ordered(features, self._search(features, beam, max(beam, n_best)))
+        return [several[:n_best] for several in found]
 
-    def ordered(self, picture: Array, found: tuple[Hypothesis, ...]) -> tuple[Hypothesis, ...]:
-        """What a search found in a picture with features [R, F], the best first as `search` orders it."""
-        if len(found) < 2:
-            return found
-        scores = [0.0] * len(found) if self.consensus is None else self.consensus.scores(picture, found)
-        rank = [(self.repeats(each.tokens.tolist()), -score) for each, score in zip(found, scores, strict=True)]
-        return tuple(found[place] for place in sorted(range(len(found)), key=rank.__getitem__))
+    def ordered(self, features: Array, found: Sequence[tuple[Hypothesis, ...]]) -> list[tuple[Hypothesis, ...]]:
+        """What a search found in pictures with features [B, R, F], the best first as `search` orders it."""
+        scores = [[0.0] * len(each) for each in found]
+        if self.consensus is not None:
+            scores = self.consensus.scores(features, found)
+        out = []
+        for several, marks in zip(found, scores, strict=True):
+            rank = [(self.repeats(each.tokens.tolist()), -mark) for each, mark in zip(several, marks, strict=True)]
+            out.append(tuple(several[place] for place in sorted(range(len(several)), key=rank.__getitem__)))
+        return out
 
     def repeats(self, places: Sequence[int]) -> bool:
         """Whether a word comes twice that people say once in a sentence, of places in `words`."""
@@ -114,7 +117,7 @@ class Voice:
         """What tells how good the first of these is: `search_features`, and what the second opinion says of it."""
         found = search_features(hypotheses)
         if self.consensus is not None:
-            found[AGREEMENT] = self.consensus.agreement(picture, hypotheses[:1])[0]
+            found[AGREEMENT] = self.consensus.agreement(picture[None], [hypotheses[:1]])[0][0]
         return found
 
 

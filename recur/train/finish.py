@@ -182,7 +182,7 @@ class _Trial:
     ) -> Self:
         """Search, unless it is told what is `found`, and score."""
         several = searched(voice, features) if found is None else found
-        best = [voice.ordered(picture, each)[:2] for picture, each in zip(features, several, strict=True)]
+        best = [each[:2] for each in voice.ordered(features, several)]
         words = [[voice.words[token] for token in each[0].tokens] for each in best]
         return cls(voice, best, words, cider_d(references, words)[0] + bleu(references, words)[0][3])
 
