@@ -354,6 +354,9 @@ def test_bad_lines_are_named_and_the_others_go_on(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: False))
     assert main(["sentiment", "--model", str(model), "--json", "--no-words"]) == 1
     assert capsys.readouterr().out == captured.out
+    sys.stdin.buffer.seek(0)
+    assert main(["sentiment", "--model", str(model), "--json", "--no-words", "-"]) == 1
+    assert capsys.readouterr().out == captured.out
 
 
 def test_a_line_of_ten_megabytes(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
