@@ -21,7 +21,7 @@ from recur.cli import main
 from recur.data import lines
 from recur.data.labelled import hold_out, read_labelled, read_splits
 from recur.data.lines import Line
-from recur.data.sentiment import BITS, ORDERS, language_of, ngrams, tokens
+from recur.data.sentiment import BITS, OPINIONS, ORDERS, language_of, ngrams, placed_ngrams, tokens
 from recur.data.text import Vocabulary
 from recur.engine.reference import scan
 from recur.errors import InputError, RecurError
@@ -174,22 +174,34 @@ def test_lines_that_are_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
 # --------------------------------------------------------------------------------------------------------- prediction
 
 
+HIDDEN = "qqq"  # a word that is unknown to the network, and of which the linear model says nothing to it
+
+
 def slow_probability(path: Path, read: list[str]) -> float:
     """The probability of the second label from plain loops."""
     bundle = read_bundle(path)
     weights, meta = bundle.weights, bundle.meta
     ids = {word: number for number, word in enumerate(bundle.vocabulary().tokens)}
     stack = {name.removeprefix("rnn."): value for name, value in weights.items()}
+    row = meta["languages"].index(language_of(read))
+    table = weights["wide.weight"].reshape(2, -1)[row]
     states = []
     for start in range(0, len(read), meta["window"]):
-        window = [ids.get(word, 2) for word in read[start : start + meta["window"]]]
-        out, _ = scan("lstm", weights["embedding.weight"][window][None], stack, bidirectional=True)
+        words = read[start : start + meta["window"]]
+        x = []
+        for place, word in enumerate(words):
+            said = [table[placed_ngrams([word])[0][0]], 0.0, 0.0]
+            for which, pair in ((1, words[max(place - 1, 0) : place + 1]), (2, words[place : place + 2])):
+                if len(pair) == 2 and HIDDEN not in pair:
+                    said[which] = table[placed_ngrams(pair)[1][0]]
+            said[0] *= word != HIDDEN
+            x.append([*weights["embedding.weight"][ids.get(word, 2)], *said])
+        out, _ = scan("lstm", np.array([x], np.float32), stack, bidirectional=True)
         states.append(out[0])
     joined = np.concatenate(states)
     network = np.concatenate([joined.max(0), joined.mean(0)]) @ weights["head.weight"][0] + weights["head.bias"][0]
-    row = meta["languages"].index(language_of(read))
     grams = ngrams(read)
-    wide = weights["wide.bias"][row] + weights["wide.weight"].reshape(2, -1)[row, grams].sum() / len(grams) ** 0.5
+    wide = weights["wide.bias"][row] + table[grams].sum() / len(grams) ** 0.5
     features = np.array([network, wide, network * len(read) ** -0.5, wide * len(read) ** -0.5])
     entry = meta["calibration"][meta["languages"][row]]
     return float(1 / (1 + np.exp(-(features @ entry["weights"] + entry["bias"]))))
@@ -229,7 +241,7 @@ def test_words_are_weighed_by_leaving_each_out(model: Path) -> None:
     row = bundle.weights["wide.weight"].reshape(2, -1)[0]
     for place in (0, 3, 8, len(read) - 1):
         # The same text without knowing the word, and without the n-grams that only it is in.
-        other = [*read[:place], "qqq", *read[place + 1 :]]
+        other = [*read[:place], HIDDEN, *read[place + 1 :]]
         kept = np.intersect1d(ngrams(read), ngrams(other))
         strange = np.setdiff1d(ngrams(other), kept)
         before, changed = slow_probability(model, read), slow_probability(model, other)
@@ -412,10 +424,10 @@ def test_training_learns_resumes_and_writes_a_bundle(
     # Killed in the second epoch and taken up again, it ends with the same weights.
     epoch = training._epoch
 
-    def stopped(run: Any, number: int, optimizer: Any, stop: Any) -> float | None:
+    def stopped(run: Any, number: int, said: Any, optimizer: Any, stop: Any) -> float | None:
         if number == 1:
             stop.request("the test")
-        return epoch(run, number, optimizer, stop)
+        return epoch(run, number, said, optimizer, stop)
 
     monkeypatch.setattr(training, "_epoch", stopped)
     assert main(["train", "sentiment", *options, "--out", str(parts)]) == 0
@@ -476,17 +488,17 @@ def test_network_equals_engine() -> None:
     torch.manual_seed(0)
     network = SentimentNetwork(vocabulary=11, embedding=4, hidden=3).eval()
     windows = torch.randint(0, 11, (4, 6))
+    said = torch.randn(4, 6, OPINIONS)
     lengths, owner = torch.tensor([6, 2, 6, 5]), torch.tensor([0, 0, 1, 2])
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
     stack = {name.removeprefix("rnn."): value for name, value in weights.items()}
-    got = network(windows, lengths, owner).detach().numpy()
+    got = network(windows, said, lengths, owner).detach().numpy()
     for text, rows in enumerate(([0, 1], [2], [3])):
-        states = np.concatenate(
-            [
-                scan("lstm", weights["embedding.weight"][windows[row, : lengths[row]].numpy()][None], stack,
-                     bidirectional=True)[0][0]
-                for row in rows
-            ]
-        )  # fmt: skip
+        states = []
+        for row in rows:
+            here = slice(int(lengths[row]))
+            x = np.concatenate([weights["embedding.weight"][windows[row, here].numpy()], said[row, here].numpy()], 1)
+            states.append(scan("lstm", x[None], stack, bidirectional=True)[0][0])
+        states = np.concatenate(states)
         pooled = np.concatenate([states.max(0), states.mean(0)])
         assert got[text] == pytest.approx(float(pooled @ weights["head.weight"][0] + weights["head.bias"][0]), abs=1e-5)

@@ -11,7 +11,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,12 @@ from recur.train.sentiment_data import (
     make_batch,
 )
 from recur.train.sentiment_finish import finish_sentiment
-from recur.train.wide import fit_wide, log_ratios
+from recur.train.wide import Wide, begun, begun_unseen, fit_languages
 
 RATE = 2e-3
 CLIP = 1.0
 WORD_DROPOUT = 0.1
 SMOOTHING = 0.05
-POLARITY = 0.5  # how far the first number of a word's vector is moved by its log-count ratio, before training
 
 
 @dataclass
@@ -57,6 +56,7 @@ class Run:
     network: SentimentNetwork
     train: Corpus
     dev: Corpus
+    languages: Sequence[str]
     seed: int
     epochs: int
     checkpoint: Path
@@ -64,6 +64,7 @@ class Run:
     log: list[dict[str, Any]]
     best_score: float = -1.0
     best: dict[str, Any] | None = None
+    wide: dict[str, Wide] = field(default_factory=dict)
 
 
 def train_sentiment(
@@ -113,9 +114,7 @@ def train_sentiment(
     train = encode(parts, read, vocabulary, labels[1])
     dev = encode(held, cut(held), vocabulary, labels[1])
     network = SentimentNetwork(vocabulary=len(vocabulary), embedding=embedding, hidden=hidden)
-    if start is None:
-        _polarity(network, train)
-    else:
+    if start is not None:
         network.load_engine_weights({name: torch.from_numpy(value) for name, value in start.weights.items()})
     settings: dict[str, Any] = {
         "data": data_hash([*parts, *held]),
@@ -126,13 +125,15 @@ def train_sentiment(
         "seed": seed,
         "init": None if init is None else Path(init).name,
     }
-    run = Run(network, train, dev, seed, epochs, out.with_name(out.name + ".work") / "checkpoint", settings, [])
+    run = Run(
+        network, train, dev, languages, seed, epochs, out.with_name(out.name + ".work") / "checkpoint", settings, []
+    )
     with StopRequest(seconds=seconds) as stop:
         if not _train(run, stop, resume):
             stop.report(run.checkpoint.parent)
             return out
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
-    weights |= _wide(train, languages)
+    weights |= _wide(run, start)
     meta = {
         "task": "sentiment",
         "name": out.stem,
@@ -143,6 +144,7 @@ def train_sentiment(
         "embedding": embedding,
         "window": WINDOW,
         "ngrams": {"bits": BITS, "orders": ORDERS},
+        "calibration": {} if start is None else start.meta.get("calibration", {}),
         "training": {
             **settings,
             "data_name": data_name,
@@ -190,34 +192,35 @@ def _commands(start: Bundle) -> list[str]:
     return [*training.get("before", []), *([training["command"]] if "command" in training else [])]
 
 
-def _polarity(network: SentimentNetwork, train: Corpus) -> None:
-    """Let each word's vector begin with what its counts say of it: the network need not find that out first."""
-    size = network.embedding.num_embeddings
-    table = [np.unique(train.text(row)).astype(np.int64) for row in range(len(train))]
-    ratios = torch.from_numpy(log_ratios(table, train.good)[:size])
-    with torch.no_grad():
-        network.embedding.weight[:, 0] = POLARITY * ratios.clamp(-2, 2)
+def _wide(run: Run, start: Bundle | None) -> dict[str, NDArray[np.float32]]:
+    """One row of weights a language: they share no words, and their texts are of other lengths.
 
-
-def _wide(train: Corpus, languages: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """One row of weights a language: they share no words, and their texts are of other lengths."""
-    weights = np.zeros((len(languages), 1 << BITS), np.float32)
-    bias = np.zeros(len(languages), np.float32)
-    for place, lang in enumerate(languages):
-        rows = np.flatnonzero(train.languages == lang)
-        weights[place], bias[place] = fit_wide([train.rows[row] for row in rows], train.good[rows])
-    return {"wide.weight": weights.reshape(len(languages) << 10, -1), "wide.bias": bias}
+    A language without texts keeps what the model had to begin with.
+    """
+    if start is None:
+        weights, bias = np.zeros((len(run.languages), 1 << BITS), np.float32), np.zeros(len(run.languages), np.float32)
+    else:
+        weights = start.weights["wide.weight"].reshape(len(run.languages), -1).copy()
+        bias = start.weights["wide.bias"].copy()
+    for lang, (row, constant) in run.wide.items():
+        place = run.languages.index(lang)
+        weights[place], bias[place] = row, constant
+    return {"wide.weight": weights.reshape(len(run.languages) << 10, -1), "wide.bias": bias}
 
 
 def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
     """All epochs; the best weights on dev are in the network then. False when stopped before the end."""
     optimizer = torch.optim.AdamW(run.network.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     first = go_on(run, optimizer, resume=resume)
+    run.wide = fit_languages(run.train, np.ones(len(run.train), bool), run.languages)
+    said = begun_unseen(run.train, run.languages, run.seed) if first < run.epochs else None
+    dev_said = begun(run.dev, np.ones(len(run.dev), bool), run.wide)
     for epoch in range(first, run.epochs):
-        loss = _epoch(run, epoch, optimizer, stop)
+        assert said is not None
+        loss = _epoch(run, epoch, said, optimizer, stop)
         if loss is None:
             return False
-        scores = dev_accuracy(run.network, run.dev)
+        scores = dev_accuracy(run.network, run.dev, dev_said)
         mean = float(np.mean(list(scores.values())))
         run.log.append({"epoch": epoch + 1, "loss": loss, **scores})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
@@ -230,8 +233,10 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
     return True
 
 
-def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopRequest) -> float | None:
-    """One pass; the mean loss, or None when asked to stop."""
+def _epoch(
+    run: Run, epoch: int, said: NDArray[np.float32], optimizer: torch.optim.Optimizer, stop: StopRequest
+) -> float | None:
+    """One pass over texts and what is said of their tokens; the mean loss, or None when asked to stop."""
     steps = list(epoch_spans(run.train, seed=run.seed, epoch=epoch))
     losses: list[float] = []
     run.network.train()
@@ -244,9 +249,9 @@ def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopReq
             rise = min(1.0, (epoch * len(steps) + step + 1) / 50)
             for group in optimizer.param_groups:
                 group["lr"] = RATE * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-            batch = make_batch(run.train, spans)
+            batch = make_batch(run.train, said, spans)
             windows = batch.windows.masked_fill(torch.rand(batch.windows.shape) < WORD_DROPOUT, UNK)
-            logits = run.network(windows, batch.lengths, batch.owner)
+            logits = run.network(windows, batch.opinions, batch.lengths, batch.owner)
             targets = batch.labels * (1 - 2 * SMOOTHING) + SMOOTHING
             loss = functional.binary_cross_entropy_with_logits(logits, targets)
             optimizer.zero_grad(set_to_none=True)
@@ -259,14 +264,16 @@ def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopReq
 
 
 @torch.inference_mode()
-def dev_accuracy(network: SentimentNetwork, dev: Corpus, *, batch: int = 32) -> dict[str, float]:
+def dev_accuracy(
+    network: SentimentNetwork, dev: Corpus, said: NDArray[np.float32], *, batch: int = 32
+) -> dict[str, float]:
     """The share of texts that the network alone gets right, by data set."""
     network.eval()
     right = np.zeros(len(dev), bool)
     order = np.argsort(dev.lengths, kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        part = make_batch(dev, [(int(row), 0, int(dev.lengths[row])) for row in rows])
-        logits = network(part.windows, part.lengths, part.owner).numpy()
+        part = make_batch(dev, said, [(int(row), 0, int(dev.lengths[row])) for row in rows])
+        logits = network(part.windows, part.opinions, part.lengths, part.owner).numpy()
         right[rows] = (logits > 0) == dev.good[rows]
     return {f"data {number + 1}": float(right[dev.source == number].mean()) for number in np.unique(dev.source)}
