@@ -19,7 +19,7 @@ from recur.bundle import read_bundle, write_bundle
 from recur.bundle.sentiment import sentiment_shapes
 from recur.cli import main
 from recur.data import lines
-from recur.data.labelled import hold_out, read_labelled, read_splits
+from recur.data.labelled import Labelled, hold_out, read_labelled, read_splits
 from recur.data.lines import Line
 from recur.data.sentiment import BITS, OPINIONS, ORDERS, language_of, ngrams, placed_ngrams, tokens
 from recur.data.text import Vocabulary
@@ -455,10 +455,57 @@ def test_training_learns_resumes_and_writes_a_bundle(
     assert not np.array_equal(read_bundle(again).weights["head.weight"], first.weights["head.weight"])
     assert main(["train", "sentiment", *options[:2], "--epochs", "0", "--out", str(again)]) == 2
     assert "--epochs 0 is for a model that --init names" in capsys.readouterr().err
+    # Texts of one language leave the other's linear model and calibration as they were.
+    english = tmp_path / "english.jsonl"
+    rows = data.read_text(encoding="utf-8").splitlines()
+    english.write_text("\n".join(row for row in rows if "film" in row), encoding="utf-8")
+    assert main(["train", "sentiment", "--data", str(english), *options[2:], "--epochs", "1"]) == 0
+    found = read_bundle(again)
+    one, two = (each.weights["wide.weight"].reshape(2, -1) for each in (first, found))
+    assert [np.array_equal(a, b) for a, b in zip(one, two, strict=True)] == [
+        lang == "zh" for lang in found.meta["languages"]
+    ]
+    assert found.meta["calibration"]["zh"] == first.meta["calibration"]["zh"]
+    assert found.meta["calibration"]["en"] != first.meta["calibration"]["en"]
     other = tmp_path / "other.tsv"
     other.write_text("".join(f"text {number}\t{'ab'[number % 2]}\n" for number in range(60)), encoding="utf-8")
     assert main(["train", "sentiment", "--data", str(other), *options[2:]]) == 2
     assert "its labels are neg and pos; the texts have a and b" in capsys.readouterr().err
+
+
+def test_opinions_are_of_models_that_have_not_seen_the_text() -> None:
+    pytest.importorskip("torch")
+    from recur.train import sentiment_data as data
+    from recur.train import wide
+
+    texts = [
+        "the good film",
+        "a good one",
+        "bad film",
+        "bad bad one",
+        "good",
+        "the bad one",
+        "fine film",
+        "dull film",
+    ] * 3
+    labels = ["pos" if "good" in text or "fine" in text else "neg" for text in texts]
+    read = [[list(tokens(text)) for text in texts]]
+    languages = data.languages_of(read)
+    vocabulary = data.build_vocabulary(read, languages, 1)
+
+    def opinions_of(labels: list[str]) -> tuple[Any, Any]:
+        corpus = data.encode([Labelled(texts, labels)], read, vocabulary, "pos")
+        everything = np.ones(len(corpus), bool)
+        seen = wide.begun(corpus, everything, wide.fit_languages(corpus, everything, languages))
+        return seen, wide.begun_unseen(corpus, languages, seed=1)
+
+    (seen, unseen), (seen_turned, unseen_turned) = opinions_of(labels), opinions_of(["neg", *labels[1:]])
+    first = slice(0, 3)  # the tokens of the first text
+    assert not np.array_equal(seen[first], seen_turned[first])
+    assert np.array_equal(unseen[first], unseen_turned[first])
+    assert not np.array_equal(unseen, unseen_turned)
+    assert seen[1, 0] > 0 > seen[5 + 1, 0]  # good, bad
+    assert not seen[2, 1]  # no pair begins with the last token
 
 
 def test_training_wants_two_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,9 @@
 """`recur train sentiment`: is a text good or bad? From labelled texts to a bundle.
 
-Two models learn from the same texts: the recurrent network, which reads the words in their order, and a linear one of
-single words and pairs (`wide.py`), which is quickly right about phrases. How much each is believed is fitted on
-texts that neither has seen, and that fit is the calibration as well (`sentiment_finish.py`).
+Two models learn from the same texts: a linear one of single words and pairs (`wide.py`), which is quickly right about
+phrases, and the recurrent network, which reads the words in their order and what the linear one says of them. How much
+each is believed is fitted on texts that neither has seen, and that fit is the calibration as well
+(`sentiment_finish.py`).
 """
 
 from __future__ import annotations

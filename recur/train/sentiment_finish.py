@@ -90,8 +90,8 @@ def sentiment_card(meta: Mapping[str, Any]) -> str:
     return f"""# {meta["name"]}
 
 Says whether a text in {spoken} is `{labels[1]}` or `{labels[0]}`, with a probability. A recurrent network reads the
-words both ways; what a linear model of words and pairs of words says is added. It runs on a plain CPU and holds nothing
-that can be executed.
+words both ways, and with each what a linear model of words and pairs of words says of it; what that model says of the
+whole text is added. It runs on a plain CPU and holds nothing that can be executed.
 
 ## Use
 
