@@ -28,6 +28,10 @@ STRENGTH = 0.1
 PULL = 600.0  # that of many texts, times their number: 29,483 English ones are right as often at 0.01 as at 0.1
 ITERATIONS = 60
 FOLDS = 5
+# The network is told the opinions of languages with fewer texts than this. With more it finds out by itself, and then the
+# two models err apart from each other: told on 29,483 English texts, both together were right for 0.821 of SST-2 and
+# 0.914 of IMDB, untold for 0.839 and 0.915; on 6,266 Chinese ones the network alone for 0.897 and 0.873.
+TOLD_BELOW = 10_000
 
 
 def log_ratios(rows: Sequence[NDArray[np.int64]], good: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -64,6 +68,11 @@ def begun(corpus: Corpus, texts: NDArray[np.bool_], models: Mapping[str, Wide]) 
         found[here] = weights[corpus.begun[here]]
     found[corpus.ends - 1, 1] = 0  # no pair begins with the last token
     return found
+
+
+def told_languages(corpus: Corpus, languages: Sequence[str]) -> list[str]:
+    """The languages whose opinions the network is told."""
+    return [lang for lang in languages if 0 < int((corpus.languages == lang).sum()) < TOLD_BELOW]
 
 
 def begun_unseen(corpus: Corpus, languages: Sequence[str], seed: int) -> NDArray[np.float32]:
