@@ -54,6 +54,9 @@ def check_sentiment(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], 
     vocabulary = Vocabulary.from_bytes(contents["tokenizer.json"], source="tokenizer.json")
     if len(vocabulary) != meta["vocabulary_size"] or meta.get("languages") != list(vocabulary.languages):
         raise _refusal("tokenizer.json has other words or languages than bundle.json says")
+    told = meta.get("told")
+    if not isinstance(told, list) or not all(lang in vocabulary.languages for lang in told):
+        raise _refusal(f"bundle.json has told {told!r}; expected some of its languages")
     if not vocabulary.languages:
         raise _refusal("bundle.json has no language; expected one at least")
     expected = sentiment_shapes(

@@ -156,6 +156,7 @@ class SentimentClassifier:
         )
         self._head, self._bias = weights["head.weight"][0].astype(np.float64), float(weights["head.bias"][0])
         self._wide = weights["wide.weight"].reshape(len(self.languages), -1)  # [languages, buckets]
+        self._told = frozenset(meta["told"])  # the languages in which the network reads what the linear model says
         self._wide_bias = weights["wide.bias"]
         self._calibration = meta.get("calibration") or {}
 
@@ -277,6 +278,8 @@ class SentimentClassifier:
 
     def _window(self, words: Sequence[str], language: str) -> _Window:
         ids = np.fromiter((self._ids.get(word, UNK) for word in words), np.int64, len(words))
+        if language not in self._told:
+            return _Window(ids, np.zeros((len(ids), OPINIONS), np.float32))
         return _Window(ids, opinions(self._wide[self._row(language)], placed_ngrams(words)))
 
     def _scan(self, windows: Sequence[_Window]) -> tuple[Floats, Ids]:

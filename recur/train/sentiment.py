@@ -42,7 +42,7 @@ from recur.train.sentiment_data import (
     make_batch,
 )
 from recur.train.sentiment_finish import finish_sentiment
-from recur.train.wide import Wide, begun, begun_unseen, fit_languages
+from recur.train.wide import Wide, begun, begun_unseen, fit_languages, told_languages
 
 RATE = 2e-3
 CLIP = 1.0
@@ -58,6 +58,7 @@ class Run:
     train: Corpus
     dev: Corpus
     languages: Sequence[str]
+    told: Sequence[str]
     seed: int
     epochs: int
     checkpoint: Path
@@ -126,9 +127,9 @@ def train_sentiment(
         "seed": seed,
         "init": None if init is None else Path(init).name,
     }
-    run = Run(
-        network, train, dev, languages, seed, epochs, out.with_name(out.name + ".work") / "checkpoint", settings, []
-    )
+    told = told_languages(train, languages) if start is None else start.meta["told"]
+    checkpoint = out.with_name(out.name + ".work") / "checkpoint"
+    run = Run(network, train, dev, languages, told, seed, epochs, checkpoint, settings, [])
     with StopRequest(seconds=seconds) as stop:
         if not _train(run, stop, resume):
             stop.report(run.checkpoint.parent)
@@ -144,6 +145,7 @@ def train_sentiment(
         "hidden": hidden,
         "embedding": embedding,
         "window": WINDOW,
+        "told": told,
         "ngrams": {"bits": BITS, "orders": ORDERS},
         "calibration": {} if start is None else start.meta.get("calibration", {}),
         "training": {
@@ -214,8 +216,9 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
     optimizer = torch.optim.AdamW(run.network.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     first = go_on(run, optimizer, resume=resume)
     run.wide = fit_languages(run.train, np.ones(len(run.train), bool), run.languages)
-    said = begun_unseen(run.train, run.languages, run.seed) if first < run.epochs else None
-    dev_said = begun(run.dev, np.ones(len(run.dev), bool), run.wide)
+    said = begun_unseen(run.train, run.told, run.seed) if first < run.epochs else None
+    told = {lang: model for lang, model in run.wide.items() if lang in run.told}
+    dev_said = begun(run.dev, np.ones(len(run.dev), bool), told)
     for epoch in range(first, run.epochs):
         assert said is not None
         loss = _epoch(run, epoch, said, optimizer, stop)
