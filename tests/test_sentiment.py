@@ -72,6 +72,7 @@ def write_sentiment_bundle(path: Path) -> Path:
         "labels": ["neg", "pos"],
         **sizes,
         "window": 8,
+        "told": ["en"],
         "ngrams": {"bits": BITS, "orders": ORDERS},
         "calibration": {"en": entry, "zh": {**entry, "bias": -0.1}},
     }
@@ -195,6 +196,8 @@ def slow_probability(path: Path, read: list[str]) -> float:
                 if len(pair) == 2 and HIDDEN not in pair:
                     said[which] = table[placed_ngrams(pair)[1][0]]
             said[0] *= word != HIDDEN
+            if language_of(read) not in meta["told"]:
+                said = [0.0, 0.0, 0.0]
             x.append([*weights["embedding.weight"][ids.get(word, 2)], *said])
         out, _ = scan("lstm", np.array([x], np.float32), stack, bidirectional=True)
         states.append(out[0])
@@ -316,6 +319,8 @@ def test_a_bundle_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> N
         ({"hidden": 0}, "hidden 0"),
         ({"cell": "qrnn"}, "cell 'qrnn'"),
         ({"ngrams": {}}, "ngrams"),
+        ({"told": ["fr"]}, "told"),
+        ({"told": None}, "told"),
         ({"languages": ["en"]}, "other words or languages"),
         ({"calibration": {"en": {"features": ["moon"], "weights": [1.0], "bias": 0.0}}}, "makes no sense"),
         ({"embedding": 6}, "of shape"),
@@ -415,6 +420,7 @@ def test_training_learns_resumes_and_writes_a_bundle(
     assert main(["train", "sentiment", *options, "--out", str(whole)]) == 0
     meta = read_bundle(whole).meta
     assert meta["labels"] == ["neg", "pos"]
+    assert sorted(meta["told"]) == ["en", "zh"]
     assert {*meta["results"]["held out"]} == {f"{tmp_path.name}/reviews.jsonl ({lang})" for lang in ("en", "zh")}
     results = recur.load(whole)(["the film is lovely", "the film is awful", "房间好", "房间脏"])
     assert [result.label for result in results] == ["pos", "neg", "pos", "neg"]
@@ -473,7 +479,7 @@ def test_training_learns_resumes_and_writes_a_bundle(
     assert "its labels are neg and pos; the texts have a and b" in capsys.readouterr().err
 
 
-def test_opinions_are_of_models_that_have_not_seen_the_text() -> None:
+def test_opinions_are_of_models_that_have_not_seen_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     from recur.train import sentiment_data as data
     from recur.train import wide
@@ -506,6 +512,11 @@ def test_opinions_are_of_models_that_have_not_seen_the_text() -> None:
     assert not np.array_equal(unseen, unseen_turned)
     assert seen[1, 0] > 0 > seen[5 + 1, 0]  # good, bad
     assert not seen[2, 1]  # no pair begins with the last token
+
+    corpus = data.encode([Labelled(texts, labels)], read, vocabulary, "pos")
+    assert wide.told_languages(corpus, ("en", "zh")) == ["en"]
+    monkeypatch.setattr(wide, "TOLD_BELOW", len(texts))
+    assert wide.told_languages(corpus, ("en", "zh")) == []
 
 
 def test_training_wants_two_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 At each token it reads the token's vector and what a linear model says of the token and of the two pairs it is part of:
 which words are good is known to it, and it has to learn what their order makes of them. In training these opinions
-come from linear models that have not seen the text (stacking, Wolpert 1992).
+come from linear models that have not seen the text (stacking, Wolpert 1992). Where texts are many they are zero.
 
 A text is read in windows of `WINDOW` tokens, each from a state of zeros, forwards and backwards (Schuster & Paliwal
 1997); what the text amounts to is the greatest and the mean value that each unit took at any token (Conneau et al.
