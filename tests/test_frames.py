@@ -373,6 +373,8 @@ def test_training_from_features_to_a_bundle(tmp_path: Path, capsys: pytest.Captu
     told = capsys.readouterr().err
     assert "classes ['0', '1', '2', '3']" in told
     assert "whole knows ['0', '1', '2']" in told
+    assert main([*run, "--epochs", "1", "--out", str(tmp_path / "strange")]) == 0
+    assert "no frame that is learned from is '3'; some held out are" in capsys.readouterr().err
 
 
 def test_mirrored_frames_have_the_labels_of_the_other_side(tmp_path: Path) -> None:

@@ -78,6 +78,9 @@ def train_frames(
     for each in sequences:
         digest.update(each.values.tobytes() + each.labels.tobytes())
     train, held = split_frames(sequences, fold=fold, held_out=held_out)
+    learned = {label for each in train for label in each.labels.tolist()}
+    for label in sorted({label for each in held for label in each.labels.tolist()} - learned):
+        print(f"warning: no frame that is learned from is {classes[label]!r}; some held out are", file=sys.stderr)
     turned = [] if mirror is None else mirrored(train, classes, mirror)
     count = len(train)
     train, encoder = with_features([*train, *turned])
