@@ -19,9 +19,9 @@ from recur.bundle import read_bundle, write_bundle
 from recur.bundle.sentiment import sentiment_shapes
 from recur.cli import main
 from recur.data import lines
-from recur.data.labelled import Labelled, hold_out, read_labelled, read_splits
+from recur.data.labelled import hold_out, read_labelled, read_splits
 from recur.data.lines import Line
-from recur.data.sentiment import BITS, OPINIONS, ORDERS, language_of, ngrams, placed_ngrams, tokens
+from recur.data.sentiment import BITS, ORDERS, language_of, ngrams, tokens
 from recur.data.text import Vocabulary
 from recur.engine.reference import scan
 from recur.errors import InputError, RecurError
@@ -72,7 +72,6 @@ def write_sentiment_bundle(path: Path) -> Path:
         "labels": ["neg", "pos"],
         **sizes,
         "window": 8,
-        "told": ["en"],
         "ngrams": {"bits": BITS, "orders": ORDERS},
         "calibration": {"en": entry, "zh": {**entry, "bias": -0.1}},
     }
@@ -175,36 +174,22 @@ def test_lines_that_are_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
 # --------------------------------------------------------------------------------------------------------- prediction
 
 
-HIDDEN = "qqq"  # a word that is unknown to the network, and of which the linear model says nothing to it
-
-
 def slow_probability(path: Path, read: list[str]) -> float:
     """The probability of the second label from plain loops."""
     bundle = read_bundle(path)
     weights, meta = bundle.weights, bundle.meta
     ids = {word: number for number, word in enumerate(bundle.vocabulary().tokens)}
     stack = {name.removeprefix("rnn."): value for name, value in weights.items()}
-    row = meta["languages"].index(language_of(read))
-    table = weights["wide.weight"].reshape(2, -1)[row]
     states = []
     for start in range(0, len(read), meta["window"]):
-        words = read[start : start + meta["window"]]
-        x = []
-        for place, word in enumerate(words):
-            said = [table[placed_ngrams([word])[0][0]], 0.0, 0.0]
-            for which, pair in ((1, words[max(place - 1, 0) : place + 1]), (2, words[place : place + 2])):
-                if len(pair) == 2 and HIDDEN not in pair:
-                    said[which] = table[placed_ngrams(pair)[1][0]]
-            said[0] *= word != HIDDEN
-            if language_of(read) not in meta["told"]:
-                said = [0.0, 0.0, 0.0]
-            x.append([*weights["embedding.weight"][ids.get(word, 2)], *said])
-        out, _ = scan("lstm", np.array([x], np.float32), stack, bidirectional=True)
+        window = [ids.get(word, 2) for word in read[start : start + meta["window"]]]
+        out, _ = scan("lstm", weights["embedding.weight"][window][None], stack, bidirectional=True)
         states.append(out[0])
     joined = np.concatenate(states)
     network = np.concatenate([joined.max(0), joined.mean(0)]) @ weights["head.weight"][0] + weights["head.bias"][0]
+    row = meta["languages"].index(language_of(read))
     grams = ngrams(read)
-    wide = weights["wide.bias"][row] + table[grams].sum() / len(grams) ** 0.5
+    wide = weights["wide.bias"][row] + weights["wide.weight"].reshape(2, -1)[row, grams].sum() / len(grams) ** 0.5
     features = np.array([network, wide, network * len(read) ** -0.5, wide * len(read) ** -0.5])
     entry = meta["calibration"][meta["languages"][row]]
     return float(1 / (1 + np.exp(-(features @ entry["weights"] + entry["bias"]))))
@@ -244,7 +229,7 @@ def test_words_are_weighed_by_leaving_each_out(model: Path) -> None:
     row = bundle.weights["wide.weight"].reshape(2, -1)[0]
     for place in (0, 3, 8, len(read) - 1):
         # The same text without knowing the word, and without the n-grams that only it is in.
-        other = [*read[:place], HIDDEN, *read[place + 1 :]]
+        other = [*read[:place], "qqq", *read[place + 1 :]]
         kept = np.intersect1d(ngrams(read), ngrams(other))
         strange = np.setdiff1d(ngrams(other), kept)
         before, changed = slow_probability(model, read), slow_probability(model, other)
@@ -319,8 +304,6 @@ def test_a_bundle_that_does_not_fit_is_refused(model: Path, tmp_path: Path) -> N
         ({"hidden": 0}, "hidden 0"),
         ({"cell": "qrnn"}, "cell 'qrnn'"),
         ({"ngrams": {}}, "ngrams"),
-        ({"told": ["fr"]}, "told"),
-        ({"told": None}, "told"),
         ({"languages": ["en"]}, "other words or languages"),
         ({"calibration": {"en": {"features": ["moon"], "weights": [1.0], "bias": 0.0}}}, "makes no sense"),
         ({"embedding": 6}, "of shape"),
@@ -420,7 +403,6 @@ def test_training_learns_resumes_and_writes_a_bundle(
     assert main(["train", "sentiment", *options, "--out", str(whole)]) == 0
     meta = read_bundle(whole).meta
     assert meta["labels"] == ["neg", "pos"]
-    assert sorted(meta["told"]) == ["en", "zh"]
     assert {*meta["results"]["held out"]} == {f"{tmp_path.name}/reviews.jsonl ({lang})" for lang in ("en", "zh")}
     results = recur.load(whole)(["the film is lovely", "the film is awful", "房间好", "房间脏"])
     assert [result.label for result in results] == ["pos", "neg", "pos", "neg"]
@@ -430,10 +412,10 @@ def test_training_learns_resumes_and_writes_a_bundle(
     # Killed in the second epoch and taken up again, it ends with the same weights.
     epoch = training._epoch
 
-    def stopped(run: Any, number: int, said: Any, optimizer: Any, stop: Any) -> float | None:
+    def stopped(run: Any, number: int, optimizer: Any, stop: Any) -> float | None:
         if number == 1:
             stop.request("the test")
-        return epoch(run, number, said, optimizer, stop)
+        return epoch(run, number, optimizer, stop)
 
     monkeypatch.setattr(training, "_epoch", stopped)
     assert main(["train", "sentiment", *options, "--out", str(parts)]) == 0
@@ -465,58 +447,17 @@ def test_training_learns_resumes_and_writes_a_bundle(
     english = tmp_path / "english.jsonl"
     rows = data.read_text(encoding="utf-8").splitlines()
     english.write_text("\n".join(row for row in rows if "film" in row), encoding="utf-8")
-    assert main(["train", "sentiment", "--data", str(english), *options[2:], "--epochs", "1"]) == 0
+    assert main(["train", "sentiment", "--data", str(english), *options[2:], "--epochs", "0"]) == 0
     found = read_bundle(again)
     one, two = (each.weights["wide.weight"].reshape(2, -1) for each in (first, found))
-    assert [np.array_equal(a, b) for a, b in zip(one, two, strict=True)] == [
-        lang == "zh" for lang in found.meta["languages"]
-    ]
+    kept = [lang for lang, a, b in zip(found.meta["languages"], one, two, strict=True) if np.array_equal(a, b)]
+    assert kept == ["zh"]
     assert found.meta["calibration"]["zh"] == first.meta["calibration"]["zh"]
     assert found.meta["calibration"]["en"] != first.meta["calibration"]["en"]
     other = tmp_path / "other.tsv"
     other.write_text("".join(f"text {number}\t{'ab'[number % 2]}\n" for number in range(60)), encoding="utf-8")
     assert main(["train", "sentiment", "--data", str(other), *options[2:]]) == 2
     assert "its labels are neg and pos; the texts have a and b" in capsys.readouterr().err
-
-
-def test_opinions_are_of_models_that_have_not_seen_the_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
-    from recur.train import sentiment_data as data
-    from recur.train import wide
-
-    texts = [
-        "the good film",
-        "a good one",
-        "bad film",
-        "bad bad one",
-        "good",
-        "the bad one",
-        "fine film",
-        "dull film",
-    ] * 3
-    labels = ["pos" if "good" in text or "fine" in text else "neg" for text in texts]
-    read = [[list(tokens(text)) for text in texts]]
-    languages = data.languages_of(read)
-    vocabulary = data.build_vocabulary(read, languages, 1)
-
-    def opinions_of(labels: list[str]) -> tuple[Any, Any]:
-        corpus = data.encode([Labelled(texts, labels)], read, vocabulary, "pos")
-        everything = np.ones(len(corpus), bool)
-        seen = wide.begun(corpus, everything, wide.fit_languages(corpus, everything, languages))
-        return seen, wide.begun_unseen(corpus, languages, seed=1)
-
-    (seen, unseen), (seen_turned, unseen_turned) = opinions_of(labels), opinions_of(["neg", *labels[1:]])
-    first = slice(0, 3)  # the tokens of the first text
-    assert not np.array_equal(seen[first], seen_turned[first])
-    assert np.array_equal(unseen[first], unseen_turned[first])
-    assert not np.array_equal(unseen, unseen_turned)
-    assert seen[1, 0] > 0 > seen[5 + 1, 0]  # good, bad
-    assert not seen[2, 1]  # no pair begins with the last token
-
-    corpus = data.encode([Labelled(texts, labels)], read, vocabulary, "pos")
-    assert wide.told_languages(corpus, ("en", "zh")) == ["en"]
-    monkeypatch.setattr(wide, "TOLD_BELOW", len(texts))
-    assert wide.told_languages(corpus, ("en", "zh")) == []
 
 
 def test_training_wants_two_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -546,17 +487,17 @@ def test_network_equals_engine() -> None:
     torch.manual_seed(0)
     network = SentimentNetwork(vocabulary=11, embedding=4, hidden=3).eval()
     windows = torch.randint(0, 11, (4, 6))
-    said = torch.randn(4, 6, OPINIONS)
     lengths, owner = torch.tensor([6, 2, 6, 5]), torch.tensor([0, 0, 1, 2])
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
     stack = {name.removeprefix("rnn."): value for name, value in weights.items()}
-    got = network(windows, said, lengths, owner).detach().numpy()
+    got = network(windows, lengths, owner).detach().numpy()
     for text, rows in enumerate(([0, 1], [2], [3])):
-        states = []
-        for row in rows:
-            here = slice(int(lengths[row]))
-            x = np.concatenate([weights["embedding.weight"][windows[row, here].numpy()], said[row, here].numpy()], 1)
-            states.append(scan("lstm", x[None], stack, bidirectional=True)[0][0])
-        states = np.concatenate(states)
+        states = np.concatenate(
+            [
+                scan("lstm", weights["embedding.weight"][windows[row, : lengths[row]].numpy()][None], stack,
+                     bidirectional=True)[0][0]
+                for row in rows
+            ]
+        )  # fmt: skip
         pooled = np.concatenate([states.max(0), states.mean(0)])
         assert got[text] == pytest.approx(float(pooled @ weights["head.weight"][0] + weights["head.bias"][0]), abs=1e-5)

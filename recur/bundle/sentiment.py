@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from recur.data.sentiment import BITS, OPINIONS, ORDERS
+from recur.data.sentiment import BITS, ORDERS
 from recur.data.text import Vocabulary
 from recur.engine.reference import GATES
 from recur.engine.weights import FloatArray
@@ -30,7 +30,7 @@ def sentiment_shapes(
         "wide.bias": (languages,),
     }
     for way in ("", "_reverse"):
-        shapes[f"rnn.weight_ih_l0{way}"] = (GATES[cell] * hidden, embedding + OPINIONS)  # type: ignore[index]
+        shapes[f"rnn.weight_ih_l0{way}"] = (GATES[cell] * hidden, embedding)  # type: ignore[index]
         shapes[f"rnn.weight_hh_l0{way}"] = (GATES[cell] * hidden, hidden)  # type: ignore[index]
         shapes[f"rnn.bias_ih_l0{way}"] = shapes[f"rnn.bias_hh_l0{way}"] = (GATES[cell] * hidden,)  # type: ignore[index]
     return shapes
@@ -54,9 +54,6 @@ def check_sentiment(meta: Mapping[str, Any], weights: Mapping[str, FloatArray], 
     vocabulary = Vocabulary.from_bytes(contents["tokenizer.json"], source="tokenizer.json")
     if len(vocabulary) != meta["vocabulary_size"] or meta.get("languages") != list(vocabulary.languages):
         raise _refusal("tokenizer.json has other words or languages than bundle.json says")
-    told = meta.get("told")
-    if not isinstance(told, list) or not all(lang in vocabulary.languages for lang in told):
-        raise _refusal(f"bundle.json has told {told!r}; expected some of its languages")
     if not vocabulary.languages:
         raise _refusal("bundle.json has no language; expected one at least")
     expected = sentiment_shapes(

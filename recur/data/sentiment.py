@@ -25,7 +25,6 @@ from recur.data.text import UNSPACED, is_unspaced
 BITS: Final = 20
 WINDOW: Final = 128  # tokens that the network reads at a time
 ORDERS: Final = 2  # n-grams of so many tokens at most
-OPINIONS: Final = 3  # numbers that stand beside the vector of each token
 LANGUAGE_TOKENS: Final = 500  # from which the language of a text is told
 _PIECE: Final = 1 << 16  # characters that are normalised at a time
 
@@ -87,17 +86,6 @@ def ngrams(words: Sequence[str]) -> NDArray[np.int64]:
     if not words:
         return np.zeros(0, np.int64)
     return np.unique(np.concatenate(placed_ngrams(words)))
-
-
-def opinions(weights: NDArray[np.float32], grams: Sequence[NDArray[np.int64]]) -> NDArray[np.float32]:
-    """What a linear model of n-grams says where each token stands, [T, 3]: its weight [G] for the token, for the pair
-    that ends with it, and for the pair that begins with it; 0 where there is none. `grams` are `placed_ngrams`.
-    """
-    found = np.zeros((len(grams[0]), OPINIONS), np.float32)
-    found[:, 0] = weights[grams[0]]
-    if len(grams) > 1:
-        found[1:, 1] = found[:-1, 2] = weights[grams[1]]
-    return found
 
 
 def placed_ngrams(words: Sequence[str]) -> list[NDArray[np.int64]]:

@@ -1,14 +1,10 @@
 """The sentiment network: a recurrent network reads both ways, and one number says how good what it read was.
 
-At each token it reads the token's vector and what a linear model says of the token and of the two pairs it is part of:
-which words are good is known to it, and it has to learn what their order makes of them. In training these opinions
-come from linear models that have not seen the text (stacking, Wolpert 1992). Where texts are many they are zero.
-
 A text is read in windows of `WINDOW` tokens, each from a state of zeros, forwards and backwards (Schuster & Paliwal
 1997); what the text amounts to is the greatest and the mean value that each unit took at any token (Conneau et al.
 2017). So memory does not grow with the text, every word counts, and all windows are computed side by side.
 
-N windows, T tokens of a window, M tokens of all of them, R texts, E embedding, H hidden units of a direction.
+N windows, M tokens of all of them, R texts, E embedding, H hidden units of a direction.
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from recur.data.sentiment import OPINIONS
 from recur.nn.sequence import Packing, locked_dropout, packed_lstm
 
 
@@ -30,21 +25,20 @@ class SentimentNetwork(nn.Module):
         super().__init__()
         self.hidden, self.share = hidden, dropout
         self.embedding = nn.Embedding(vocabulary, embedding)
-        self.forwards = nn.LSTM(embedding + OPINIONS, hidden)
-        self.backwards = nn.LSTM(embedding + OPINIONS, hidden)
+        self.forwards = nn.LSTM(embedding, hidden)
+        self.backwards = nn.LSTM(embedding, hidden)
         self.head = nn.Linear(4 * hidden, 1)
         nn.init.normal_(self.embedding.weight, std=0.1)
         for layer in (self.forwards, self.backwards):
             # A forget gate that starts open remembers from the first step on (Jozefowicz et al. 2015).
             nn.init.constant_(cast(Tensor, layer.bias_ih_l0)[hidden : 2 * hidden], 1.0)
 
-    def forward(self, windows: Tensor, opinions: Tensor, lengths: Tensor, owner: Tensor) -> Tensor:
-        """Logits [R] of texts from windows [N, T] of tokens and the opinions [N, T, 3] of them, the first `lengths` [N]
-        of each; `owner` [N], rising, says whose each is.
+    def forward(self, windows: Tensor, lengths: Tensor, owner: Tensor) -> Tensor:
+        """Logits [R] of texts from windows [N, T] of tokens, the first `lengths` [N] of each; `owner` [N], rising, says
+        whose each is.
         """
         packing = Packing.of(lengths)
-        words = locked_dropout(self.embedding(packing.pack(windows)), self.share, packing, training=self.training)
-        x = torch.cat([words, packing.pack(opinions)], 1)
+        x = locked_dropout(self.embedding(packing.pack(windows)), self.share, packing, training=self.training)
         # The backward direction reads the same packing with the tokens of each window turned round.
         places = packing.step * len(lengths) + packing.row
         turned = (lengths[packing.row] - 1 - packing.step) * len(lengths) + packing.row

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Final, cast
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from recur.bundle import Bundle, BundleError
 from recur.data.ahead import as_they_come
 from recur.data.lines import Line, groups
-from recur.data.sentiment import LANGUAGE_TOKENS, OPINIONS, ORDERS, language_of, opinions, placed_ngrams, tokens
+from recur.data.sentiment import LANGUAGE_TOKENS, ORDERS, language_of, placed_ngrams, tokens
 from recur.data.text import UNK
 from recur.engine.native import Stack
 from recur.engine.reference import Cell
@@ -68,29 +68,6 @@ class Sentiment:
         return found
 
 
-@dataclass(frozen=True)
-class _Window:
-    """The tokens of a window as numbers `ids` [T], and what the linear model says of them, `said` [T, 3]."""
-
-    ids: Ids
-    said: Floats
-
-    def without(self, place: int) -> _Window:
-        """The same with one token unknown: nothing is said of it, nor of the pairs that it is in."""
-        ids, said = self.ids.copy(), self.said.copy()
-        ids[place] = UNK
-        said[place] = 0
-        said[place - 1 : place, 2] = 0
-        said[place + 1 : place + 2, 1] = 0
-        return _Window(ids, said)
-
-    def up_to(self, stop: int) -> _Window:
-        """The first `stop` tokens."""
-        said = self.said[:stop].copy()
-        said[-1, 2] = 0
-        return _Window(self.ids[:stop], said)
-
-
 class _Pooled:
     """The greatest and the summed value of each of `size` = 2H units so far, over `count` tokens."""
 
@@ -114,11 +91,14 @@ class _Grams:
     """The n-grams of a text that comes in parts, each once; memory does not grow beyond that of all buckets."""
 
     def __init__(self) -> None:
+        self.first: list[str] = []
         self._before: tuple[str, ...] = ()
         self._parts: list[Ids] = []
 
     def add(self, words: Sequence[str]) -> None:
         """The next tokens."""
+        if len(self.first) < LANGUAGE_TOKENS:
+            self.first += words[: LANGUAGE_TOKENS - len(self.first)]
         # Those of the tokens before come again and are counted once all the same.
         line = (*self._before, *words)
         self._parts += placed_ngrams(line)
@@ -156,7 +136,6 @@ class SentimentClassifier:
         )
         self._head, self._bias = weights["head.weight"][0].astype(np.float64), float(weights["head.bias"][0])
         self._wide = weights["wide.weight"].reshape(len(self.languages), -1)  # [languages, buckets]
-        self._told = frozenset(meta["told"])  # the languages in which the network reads what the linear model says
         self._wide_bias = weights["wide.bias"]
         self._calibration = meta.get("calibration") or {}
 
@@ -252,15 +231,11 @@ class SentimentClassifier:
         found: list[tuple[str, dict[str, float] | None]] = []
         pooled = [_Pooled(len(self._head) // 2) for _ in texts]
         wide = []
-        languages = []
-        waiting: list[tuple[int, _Window]] = []
+        waiting: list[tuple[int, Ids]] = []
         for place, text in enumerate(texts):
             grams = _Grams()
-            rest = tokens(text)
-            first = list(islice(rest, LANGUAGE_TOKENS))
-            languages.append(language_of(first))
-            for read in groups(chain(first, rest), self.window):
-                waiting.append((place, self._window(read, languages[place])))
+            for read in groups(tokens(text), self.window):
+                waiting.append((place, self._numbers(read)))
                 grams.add(read)
                 if len(waiting) == GROUP:
                     self._read(waiting, pooled)
@@ -268,7 +243,8 @@ class SentimentClassifier:
             wide.append(grams)
         if waiting:
             self._read(waiting, pooled)
-        for each, grams, language in zip(pooled, wide, languages, strict=True):
+        for each, grams in zip(pooled, wide, strict=True):
+            language = language_of(grams.first)
             if not each.count:
                 found.append((language, None))
             else:
@@ -276,24 +252,19 @@ class SentimentClassifier:
                 found.append((language, self._combined(language, *logits, each.count)))
         return found
 
-    def _window(self, words: Sequence[str], language: str) -> _Window:
-        ids = np.fromiter((self._ids.get(word, UNK) for word in words), np.int64, len(words))
-        if language not in self._told:
-            return _Window(ids, np.zeros((len(ids), OPINIONS), np.float32))
-        return _Window(ids, opinions(self._wide[self._row(language)], placed_ngrams(words)))
+    def _numbers(self, words: Sequence[str]) -> Ids:
+        return np.fromiter((self._ids.get(word, UNK) for word in words), np.int64, len(words))
 
-    def _scan(self, windows: Sequence[_Window]) -> tuple[Floats, Ids]:
+    def _scan(self, windows: Sequence[Ids]) -> tuple[Floats, Ids]:
         """States [N, T, 2H] of windows of different lengths [N]."""
-        lengths = np.array([len(each.ids) for each in windows])
-        size = self._embedding.shape[1]
-        x = np.zeros((len(windows), int(lengths.max()), size + OPINIONS), np.float32)
-        for row, each in zip(x, windows, strict=True):
-            row[: len(each.ids), :size] = self._embedding[each.ids]
-            row[: len(each.ids), size:] = each.said
-        return self._stack.scan(x, lengths=lengths).outputs, lengths
+        lengths = np.array([len(each) for each in windows])
+        ids = np.zeros((len(windows), int(lengths.max())), np.int64)
+        for row, each in zip(ids, windows, strict=True):
+            row[: len(each)] = each
+        return self._stack.scan(self._embedding[ids], lengths=lengths).outputs, lengths
 
-    def _read(self, waiting: Sequence[tuple[int, _Window]], pooled: Sequence[_Pooled]) -> None:
-        states, lengths = self._scan([window for _, window in waiting])
+    def _read(self, waiting: Sequence[tuple[int, Ids]], pooled: Sequence[_Pooled]) -> None:
+        states, lengths = self._scan([ids for _, ids in waiting])
         for (place, _), state, length in zip(waiting, states, lengths.tolist(), strict=True):
             pooled[place].add(state[:length])
 
@@ -302,20 +273,15 @@ class SentimentClassifier:
         mean = pooled.total / pooled.count
         return float(pooled.most @ self._head[:size] + mean @ self._head[size:] + self._bias)
 
-    def _row(self, language: str) -> int:
-        """That of the linear model of a language; of the first one where the model does not know it."""
-        return self.languages.index(language) if language in self.languages else 0
-
     def _wide_logit(self, language: str, buckets: Ids) -> float:
-        row = self._row(language)
+        row = self.languages.index(language) if language in self.languages else 0
         return float(self._wide_bias[row] + self._wide[row, buckets].sum() / max(len(buckets), 1) ** 0.5)
 
     # -------------------------------------------------------------------------------------------------- explanation
 
-    def _variants(
-        self, windows: Sequence[_Window], variants: Sequence[tuple[int, _Window]], *, later: bool
-    ) -> Iterator[_Pooled]:
-        """The text with one window replaced, for each (its number, the other one); it ends there unless `later`."""
+    def _variants(self, words: Sequence[str], variants: Sequence[tuple[int, Ids]], *, later: bool) -> Iterator[_Pooled]:
+        """The text with one window replaced, for each (its number, its tokens); it ends there unless `later`."""
+        windows = [self._numbers(each) for each in groups(words, self.window)]
         states, lengths = self._scan(windows)
         size = len(self._head) // 2
         parts = []
@@ -323,7 +289,7 @@ class SentimentClassifier:
             parts.append(_Pooled(size))
             parts[-1].add(state[:length])
         for group in groups(variants, GROUP):
-            states, lengths = self._scan([window for _, window in group])
+            states, lengths = self._scan([ids for _, ids in group])
             for (number, _), state, length in zip(group, states, lengths.tolist(), strict=True):
                 whole = _Pooled(size)
                 whole.add(state[:length])
@@ -334,18 +300,22 @@ class SentimentClassifier:
 
     def _occluded(self, words: Sequence[str], language: str) -> list[float]:
         """By how much each word moves the log-odds: the text as it is, less the text in which the word is unknown."""
-        windows = [self._window(read, language) for read in groups(words, self.window)]
-        variants = [
-            (number, window.without(place)) for number, window in enumerate(windows) for place in range(len(window.ids))
-        ]
+        variants: list[tuple[int, Ids]] = []
+        for number, read in enumerate(groups(words, self.window)):
+            ids = self._numbers(read)
+            for place in range(len(read)):
+                other = ids.copy()
+                other[place] = UNK
+                variants.append((number, other))
         grams = placed_ngrams(words)
         counts = Counter(bucket for each in grams for bucket in each.tolist())
         everything = np.array(sorted(counts), np.int64)
         length = len(words)
         # The text as it is comes last: it goes through the same arithmetic as the others.
-        variants.append((len(windows) - 1, windows[-1]))
+        last = self._numbers(words[length - (length - 1) % self.window - 1 :])
+        variants.append(((length - 1) // self.window, last))
         odds: list[float] = []
-        for place, pooled in enumerate(self._variants(windows, variants, later=True)):
+        for place, pooled in enumerate(self._variants(words, variants, later=True)):
             kept = everything
             if place < length:
                 touched = Counter(
@@ -366,16 +336,14 @@ class SentimentClassifier:
 
     def _running(self, words: Sequence[str]) -> list[float]:
         """The probability of the second label after each word, of the text up to there."""
+        variants: list[tuple[int, Ids]] = []
+        for number, read in enumerate(groups(words, self.window)):
+            ids = self._numbers(read)
+            variants += [(number, ids[:stop]) for stop in range(1, len(ids) + 1)]
         language = language_of(words)
-        windows = [self._window(read, language) for read in groups(words, self.window)]
-        variants = [
-            (number, window.up_to(stop))
-            for number, window in enumerate(windows)
-            for stop in range(1, len(window.ids) + 1)
-        ]
         grams = _Grams()
         found: list[float] = []
-        for stop, pooled in enumerate(self._variants(windows, variants, later=False), 1):
+        for stop, pooled in enumerate(self._variants(words, variants, later=False), 1):
             grams.add(words[stop - 1 : stop])
             logits = self._logit(pooled), self._wide_logit(language, grams.buckets())
             found.append(self._calibrated(language, self._combined(language, *logits, stop)))

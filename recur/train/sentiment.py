@@ -1,9 +1,8 @@
 """`recur train sentiment`: is a text good or bad? From labelled texts to a bundle.
 
-Two models learn from the same texts: a linear one of single words and pairs (`wide.py`), which is quickly right about
-phrases, and the recurrent network, which reads the words in their order and what the linear one says of them. How much
-each is believed is fitted on texts that neither has seen, and that fit is the calibration as well
-(`sentiment_finish.py`).
+Two models learn from the same texts: the recurrent network, which reads the words in their order, and a linear one of
+single words and pairs (`wide.py`), which is quickly right about phrases. How much each is believed is fitted on
+texts that neither has seen, and that fit is the calibration as well (`sentiment_finish.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +41,13 @@ from recur.train.sentiment_data import (
     make_batch,
 )
 from recur.train.sentiment_finish import finish_sentiment
-from recur.train.wide import Wide, begun, begun_unseen, fit_languages, told_languages
+from recur.train.wide import fit_wide, log_ratios
 
 RATE = 2e-3
 CLIP = 1.0
 WORD_DROPOUT = 0.1
 SMOOTHING = 0.05
+POLARITY = 0.5  # how far the first number of a word's vector is moved by its log-count ratio, before training
 
 
 @dataclass
@@ -57,8 +57,6 @@ class Run:
     network: SentimentNetwork
     train: Corpus
     dev: Corpus
-    languages: Sequence[str]
-    told: Sequence[str]
     seed: int
     epochs: int
     checkpoint: Path
@@ -66,7 +64,6 @@ class Run:
     log: list[dict[str, Any]]
     best_score: float = -1.0
     best: dict[str, Any] | None = None
-    wide: dict[str, Wide] = field(default_factory=dict)
 
 
 def train_sentiment(
@@ -116,7 +113,9 @@ def train_sentiment(
     train = encode(parts, read, vocabulary, labels[1])
     dev = encode(held, cut(held), vocabulary, labels[1])
     network = SentimentNetwork(vocabulary=len(vocabulary), embedding=embedding, hidden=hidden)
-    if start is not None:
+    if start is None:
+        _polarity(network, train)
+    else:
         network.load_engine_weights({name: torch.from_numpy(value) for name, value in start.weights.items()})
     settings: dict[str, Any] = {
         "data": data_hash([*parts, *held]),
@@ -127,15 +126,13 @@ def train_sentiment(
         "seed": seed,
         "init": None if init is None else Path(init).name,
     }
-    told = told_languages(train, languages) if start is None else start.meta["told"]
-    checkpoint = out.with_name(out.name + ".work") / "checkpoint"
-    run = Run(network, train, dev, languages, told, seed, epochs, checkpoint, settings, [])
+    run = Run(network, train, dev, seed, epochs, out.with_name(out.name + ".work") / "checkpoint", settings, [])
     with StopRequest(seconds=seconds) as stop:
         if not _train(run, stop, resume):
             stop.report(run.checkpoint.parent)
             return out
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
-    weights |= _wide(run, start)
+    weights |= _wide(train, languages, start)
     meta = {
         "task": "sentiment",
         "name": out.stem,
@@ -145,7 +142,6 @@ def train_sentiment(
         "hidden": hidden,
         "embedding": embedding,
         "window": WINDOW,
-        "told": told,
         "ngrams": {"bits": BITS, "orders": ORDERS},
         "calibration": {} if start is None else start.meta.get("calibration", {}),
         "training": {
@@ -195,36 +191,41 @@ def _commands(start: Bundle) -> list[str]:
     return [*training.get("before", []), *([training["command"]] if "command" in training else [])]
 
 
-def _wide(run: Run, start: Bundle | None) -> dict[str, NDArray[np.float32]]:
+def _polarity(network: SentimentNetwork, train: Corpus) -> None:
+    """Let each word's vector begin with what its counts say of it: the network need not find that out first."""
+    size = network.embedding.num_embeddings
+    table = [np.unique(train.text(row)).astype(np.int64) for row in range(len(train))]
+    ratios = torch.from_numpy(log_ratios(table, train.good)[:size])
+    with torch.no_grad():
+        network.embedding.weight[:, 0] = POLARITY * ratios.clamp(-2, 2)
+
+
+def _wide(train: Corpus, languages: Sequence[str], start: Bundle | None) -> dict[str, NDArray[np.float32]]:
     """One row of weights a language: they share no words, and their texts are of other lengths.
 
     A language without texts keeps what the model had to begin with.
     """
-    if start is None:
-        weights, bias = np.zeros((len(run.languages), 1 << BITS), np.float32), np.zeros(len(run.languages), np.float32)
-    else:
-        weights = start.weights["wide.weight"].reshape(len(run.languages), -1).copy()
-        bias = start.weights["wide.bias"].copy()
-    for lang, (row, constant) in run.wide.items():
-        place = run.languages.index(lang)
-        weights[place], bias[place] = row, constant
-    return {"wide.weight": weights.reshape(len(run.languages) << 10, -1), "wide.bias": bias}
+    weights = np.zeros((len(languages), 1 << BITS), np.float32)
+    bias = np.zeros(len(languages), np.float32)
+    if start is not None:
+        weights[:] = start.weights["wide.weight"].reshape(weights.shape)
+        bias[:] = start.weights["wide.bias"]
+    for place, lang in enumerate(languages):
+        rows = np.flatnonzero(train.languages == lang)
+        if len(rows):
+            weights[place], bias[place] = fit_wide([train.rows[row] for row in rows], train.good[rows])
+    return {"wide.weight": weights.reshape(len(languages) << 10, -1), "wide.bias": bias}
 
 
 def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
     """All epochs; the best weights on dev are in the network then. False when stopped before the end."""
     optimizer = torch.optim.AdamW(run.network.parameters(), lr=RATE, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     first = go_on(run, optimizer, resume=resume)
-    run.wide = fit_languages(run.train, np.ones(len(run.train), bool), run.languages)
-    said = begun_unseen(run.train, run.told, run.seed) if first < run.epochs else None
-    told = {lang: model for lang, model in run.wide.items() if lang in run.told}
-    dev_said = begun(run.dev, np.ones(len(run.dev), bool), told)
     for epoch in range(first, run.epochs):
-        assert said is not None
-        loss = _epoch(run, epoch, said, optimizer, stop)
+        loss = _epoch(run, epoch, optimizer, stop)
         if loss is None:
             return False
-        scores = dev_accuracy(run.network, run.dev, dev_said)
+        scores = dev_accuracy(run.network, run.dev)
         mean = float(np.mean(list(scores.values())))
         run.log.append({"epoch": epoch + 1, "loss": loss, **scores})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
@@ -237,10 +238,8 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
     return True
 
 
-def _epoch(
-    run: Run, epoch: int, said: NDArray[np.float32], optimizer: torch.optim.Optimizer, stop: StopRequest
-) -> float | None:
-    """One pass over texts and what is said of their tokens; the mean loss, or None when asked to stop."""
+def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopRequest) -> float | None:
+    """One pass; the mean loss, or None when asked to stop."""
     steps = list(epoch_spans(run.train, seed=run.seed, epoch=epoch))
     losses: list[float] = []
     run.network.train()
@@ -253,9 +252,9 @@ def _epoch(
             rise = min(1.0, (epoch * len(steps) + step + 1) / 50)
             for group in optimizer.param_groups:
                 group["lr"] = RATE * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-            batch = make_batch(run.train, said, spans)
+            batch = make_batch(run.train, spans)
             windows = batch.windows.masked_fill(torch.rand(batch.windows.shape) < WORD_DROPOUT, UNK)
-            logits = run.network(windows, batch.opinions, batch.lengths, batch.owner)
+            logits = run.network(windows, batch.lengths, batch.owner)
             targets = batch.labels * (1 - 2 * SMOOTHING) + SMOOTHING
             loss = functional.binary_cross_entropy_with_logits(logits, targets)
             optimizer.zero_grad(set_to_none=True)
@@ -268,16 +267,14 @@ def _epoch(
 
 
 @torch.inference_mode()
-def dev_accuracy(
-    network: SentimentNetwork, dev: Corpus, said: NDArray[np.float32], *, batch: int = 32
-) -> dict[str, float]:
+def dev_accuracy(network: SentimentNetwork, dev: Corpus, *, batch: int = 32) -> dict[str, float]:
     """The share of texts that the network alone gets right, by data set."""
     network.eval()
     right = np.zeros(len(dev), bool)
     order = np.argsort(dev.lengths, kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        part = make_batch(dev, said, [(int(row), 0, int(dev.lengths[row])) for row in rows])
-        logits = network(part.windows, part.opinions, part.lengths, part.owner).numpy()
+        part = make_batch(dev, [(int(row), 0, int(dev.lengths[row])) for row in rows])
+        logits = network(part.windows, part.lengths, part.owner).numpy()
         right[rows] = (logits > 0) == dev.good[rows]
     return {f"data {number + 1}": float(right[dev.source == number].mean()) for number in np.unique(dev.source)}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recur.data.labelled import Labelled
-from recur.data.sentiment import OPINIONS, ORDERS, WINDOW, language_of, placed_ngrams, tokens
+from recur.data.sentiment import WINDOW, language_of, ngrams, tokens
 from recur.data.text import UNK, Vocabulary
 from recur.errors import RecurError
 
@@ -29,12 +29,11 @@ REPEATS = 2  # times that the texts of a small data set are read at most, where 
 
 @dataclass
 class Corpus:
-    """R texts: `words` [M] and the n-grams that begin at each [M, 2], of all M tokens; `ends` [R], the hashed n-grams,
-    language and label (second one: true) of each, and which data set it is from. The last pair of a text is 0.
+    """R texts: `words` [all tokens], `ends` [R], the hashed n-grams, language and label (second one: true) of each,
+    and which data set it is from.
     """
 
     words: NDArray[np.int32]
-    begun: NDArray[np.int32]
     ends: NDArray[np.int64]
     rows: list[NDArray[np.int64]]
     languages: NDArray[np.str_]
@@ -44,9 +43,8 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.ends)
 
-    def first(self, row: int) -> int:
-        """Where a text begins."""
-        return int(self.ends[row - 1]) if row else 0
+    def text(self, row: int) -> NDArray[np.int32]:
+        return self.words[self.ends[row - 1] if row else 0 : self.ends[row]]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -87,7 +85,6 @@ def encode(
     """
     ids = {word: number for number, word in enumerate(vocabulary.tokens)}
     words: list[NDArray[np.int32]] = []
-    begun: list[NDArray[np.int32]] = []
     rows: list[NDArray[np.int64]] = []
     languages: list[str] = []
     good: list[bool] = []
@@ -96,11 +93,7 @@ def encode(
         for found, label in zip(texts, part.labels, strict=True):
             if found:
                 words.append(np.fromiter((ids.get(word, UNK) for word in found), np.int32, len(found)))
-                grams = placed_ngrams(found)
-                rows.append(np.unique(np.concatenate(grams)))
-                begun.append(np.zeros((len(found), ORDERS), np.int32))
-                for order, buckets in enumerate(grams):
-                    begun[-1][: len(buckets), order] = buckets
+                rows.append(ngrams(found))
                 languages.append(language_of(found))
                 good.append(label == second)
                 source.append(number)
@@ -108,53 +101,35 @@ def encode(
         raise RecurError(WORDLESS)
     ends = np.cumsum([len(text) for text in words])
     return Corpus(
-        np.concatenate(words),
-        np.concatenate(begun),
-        ends,
-        rows,
-        np.array(languages),
-        np.array(good, bool),
-        np.array(source, np.int64),
+        np.concatenate(words), ends, rows, np.array(languages), np.array(good, bool), np.array(source, np.int64)
     )
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows [N, T] of tokens, the opinions [N, T, 3] of them, their lengths [N] and texts [N], and the labels of the
-    texts [R] as 0 or 1.
-    """
+    """Windows [N, T] of tokens, their lengths [N] and texts [N], and the labels of the texts [R] as 0 or 1."""
 
     windows: Tensor
-    opinions: Tensor
     lengths: Tensor
     owner: Tensor
     labels: Tensor
 
 
-def make_batch(corpus: Corpus, begun: NDArray[np.float32], spans: Sequence[tuple[int, int, int]]) -> Batch:
-    """Texts cut into windows; each span is (text, first token, one after the last). `begun` [M, 2]: what a linear model
-    says of the token and of the pair that begin at each place.
-    """
+def make_batch(corpus: Corpus, spans: Sequence[tuple[int, int, int]]) -> Batch:
+    """Texts cut into windows; each span is (text, first token, one after the last)."""
     pieces: list[NDArray[np.int32]] = []
-    said: list[NDArray[np.float32]] = []
     owner: list[int] = []
     for place, (row, start, stop) in enumerate(spans):
-        last = corpus.first(row) + stop
-        for at in range(corpus.first(row) + start, last, WINDOW):
-            here = slice(at, min(at + WINDOW, last))
-            pieces.append(corpus.words[here])
-            said.append(begun[here])
+        text = corpus.text(row)[start:stop]
+        for at in range(0, len(text), WINDOW):
+            pieces.append(text[at : at + WINDOW])
             owner.append(place)
     lengths = np.array([len(piece) for piece in pieces])
     windows = np.zeros((len(pieces), int(lengths.max())), np.int64)
-    opinions = np.zeros((*windows.shape, OPINIONS), np.float32)
-    for line, beside, piece, told in zip(windows, opinions, pieces, said, strict=True):
+    for line, piece in zip(windows, pieces, strict=True):
         line[: len(piece)] = piece
-        beside[: len(piece), 0] = told[:, 0]
-        # A window is read by itself: a pair that it cuts is none.
-        beside[: len(piece) - 1, 2] = beside[1 : len(piece), 1] = told[:-1, 1]
     labels = corpus.good[[row for row, _, _ in spans]].astype(np.float32)
-    return Batch(*map(torch.from_numpy, (windows, opinions, lengths, np.array(owner), labels)))
+    return Batch(*map(torch.from_numpy, (windows, lengths, np.array(owner), labels)))
 
 
 def epoch_spans(corpus: Corpus, *, seed: int, epoch: int) -> Iterator[list[tuple[int, int, int]]]:

@@ -85,15 +85,13 @@ def sentiment_card(meta: Mapping[str, Any]) -> str:
         f"| {entry['network_alone']:.3f} | {entry['wide_alone']:.3f} |"
         for name, entry in meta["results"]["held out"].items()
     ]
-    told = " and ".join(LANGUAGES.get(lang, lang) for lang in meta["told"])
-    beside = f" (in {told}, with each of them what the linear model says of it)" if told else ""
     spoken = " and ".join(LANGUAGES.get(lang, lang) for lang in meta["languages"])
     commands = ", then ".join(f"`{command}`" for command in (*training.get("before", ()), training["command"]))
     return f"""# {meta["name"]}
 
 Says whether a text in {spoken} is `{labels[1]}` or `{labels[0]}`, with a probability. A recurrent network reads the
-words both ways{beside}; what a linear model of words and pairs of words says of the text is added. It runs on a plain
-CPU and holds nothing that can be executed.
+words both ways; what a linear model of words and pairs of words says is added. It runs on a plain CPU and holds nothing
+that can be executed.
 
 ## Use
 

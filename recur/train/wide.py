@@ -4,13 +4,13 @@ Each n-gram counts once a text, and by how much more often texts of one label ha
 "Baselines and Bigrams"); then a logistic regression weighs them. The n-grams of a text share one unit of length, so
 that long and short texts are on one scale.
 
-R texts, G buckets of n-grams, M tokens.
+R texts, G buckets of n-grams.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,20 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recur.data.sentiment import BITS
-from recur.train.sentiment_data import Corpus
-
-Wide = tuple[NDArray[np.float32], float]  # the weights [G] and the bias of a linear model
 
 # Of the pull towards zero, on all weights together, against the summed loss: the fewer the texts, the stronger. A tenth
 # of it, on 6,965 Chinese reviews in five parts, is right 0.7 % less often, half of it 0.2 %, ten times as much 1.2 %.
 STRENGTH = 0.1
 PULL = 600.0  # that of many texts, times their number: 29,483 English ones are right as often at 0.01 as at 0.1
 ITERATIONS = 60
-FOLDS = 5
-# The network is told the opinions of languages with fewer texts than this. With more it finds out by itself, and then
-# the two models err apart from each other: told on 29,483 English texts, both together were right for 0.821 of SST-2
-# and 0.914 of IMDB, untold for 0.839 and 0.915. On 6,266 Chinese ones the network alone gives 0.897, untold 0.873.
-TOLD_BELOW = 10_000
 
 
 def log_ratios(rows: Sequence[NDArray[np.int64]], good: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -47,47 +39,7 @@ def log_ratios(rows: Sequence[NDArray[np.int64]], good: NDArray[np.bool_]) -> ND
     return found
 
 
-def fit_languages(corpus: Corpus, texts: NDArray[np.bool_], languages: Sequence[str]) -> dict[str, Wide]:
-    """The weights [G] and the bias of each language that some of these `texts` [R] are in."""
-    found = {}
-    for lang in languages:
-        rows = np.flatnonzero(texts & (corpus.languages == lang))
-        if len(rows):
-            found[lang] = fit_wide([corpus.rows[row] for row in rows], corpus.good[rows])
-    return found
-
-
-def begun(corpus: Corpus, texts: NDArray[np.bool_], models: Mapping[str, Wide]) -> NDArray[np.float32]:
-    """What the model of each text's language says of the token and of the pair that begin at each place, [M, 2]; 0
-    where it is in none of these `texts` [R].
-    """
-    found = np.zeros(corpus.begun.shape, np.float32)
-    of_token = np.repeat(np.arange(len(corpus)), corpus.lengths)
-    for lang, (weights, _) in models.items():
-        here = (texts & (corpus.languages == lang))[of_token]
-        found[here] = weights[corpus.begun[here]]
-    found[corpus.ends - 1, 1] = 0  # no pair begins with the last token
-    return found
-
-
-def told_languages(corpus: Corpus, languages: Sequence[str]) -> list[str]:
-    """The languages whose opinions the network is told."""
-    return [lang for lang in languages if 0 < int((corpus.languages == lang).sum()) < TOLD_BELOW]
-
-
-def begun_unseen(corpus: Corpus, languages: Sequence[str], seed: int) -> NDArray[np.float32]:
-    """`begun` from models that were fitted without the text in question: what they would say of a new one.
-
-    What a model says of texts that it has learned is too sure, and who reads it would believe it too much.
-    """
-    found = np.zeros(corpus.begun.shape, np.float32)
-    fold = np.random.default_rng(seed).permutation(len(corpus)) % FOLDS
-    for part in range(FOLDS):
-        found += begun(corpus, fold == part, fit_languages(corpus, fold != part, languages))
-    return found
-
-
-def fit_wide(rows: Sequence[NDArray[np.int64]], good: NDArray[np.bool_]) -> Wide:
+def fit_wide(rows: Sequence[NDArray[np.int64]], good: NDArray[np.bool_]) -> tuple[NDArray[np.float32], float]:
     """Weights [G] and bias such that `bias + sum of weights / sqrt(number of n-grams)` is a text's logit."""
     strength = min(STRENGTH, PULL / len(rows))
     ratios = log_ratios(rows, good)
