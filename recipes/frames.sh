@@ -11,11 +11,14 @@ recur="${RECUR:-recur}"
 mkdir -p "$work"
 export OMP_NUM_THREADS=1
 
-"$recur" train frames --data "$data/donkeycar_tub.tar.gz" --head softmax --epochs 60 --smooth 3 --seed 1 --resume \
+# The seed is the first that is best where seeds 1 to 5 learn the first 600 frames and label the next 200.
+"$recur" train frames --data "$data/donkeycar_tub.tar.gz" --head softmax --hidden 16 --crop 128 --mirror left:right \
+  --epochs 60 --smooth 3 --seed 3 --resume \
   --data-name "1,000 frames of one drive of a camera car; left, straight, right by the steering angle" --terms MIT \
   --out "$work/driving"
-# What it is compared with: the same features, each frame alone.
-"$recur" train frames --data "$data/donkeycar_tub.tar.gz" --cell none --epochs 30 --seed 1 --resume --out "$work/framewise"
+# What it is compared with: the same features, each frame alone; its options were chosen in the same way.
+"$recur" train frames --data "$data/donkeycar_tub.tar.gz" --cell none --reduced 16 --crop 128 --mirror left:right \
+  --epochs 60 --smooth 6 --seed 3 --resume --out "$work/framewise"
 "$recur" evaluate frames --data "$data/donkeycar_tub.tar.gz" --model "$work/driving"
 "$recur" evaluate frames --data "$data/donkeycar_tub.tar.gz" --model "$work/framewise"
 

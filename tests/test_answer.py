@@ -184,6 +184,10 @@ def test_unknown_words_are_told_and_long_passages_read_from_the_end(model: Path)
     assert found.evidence == reader(last, "Where is zebra 北京?").evidence
     assert f"<b>{found.answer}</b>" in found._repr_html_()
     assert len(found.evidence) == 6
+    # A line of 10 MB, and one of a single character.
+    found = reader("x" * (10 << 20) + " " + last, QUESTION)
+    assert [len(each.sentence) > 10 << 20 for each in found.evidence] == [True] + [False] * 5
+    assert reader("x", "x").unknown == ("x",)
 
 
 def test_a_figure_of_what_an_answer_rests_on(model: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import tarfile
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -93,9 +94,35 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("These are words.\n" * 50)
     (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1/x.ts\n")
     (tmp_path / "empty.mp4").write_bytes(b"")
-    for name in ("text.mp4", "list.mp4", "empty.mp4", "none.mp4"):
-        with pytest.raises(InputError, match=name):
+    write_sound(tmp_path / "sound.mp4")
+    write_empty(tmp_path / "no.avi")
+    for name, what in (
+        ("text.mp4", "no video"), ("list.mp4", "no video"), ("empty.mp4", "an empty file"), ("none.mp4", "not exist"),
+        ("sound.mp4", "holds no pictures"), ("no.avi", "without a frame"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"{name}: .*{what}"):
             list(read_frames(tmp_path / name, size=8))
+
+
+def write_empty(path: Path) -> None:
+    """A film that says it has pictures, and has none."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        container.start_encoding()
+
+
+def write_sound(path: Path) -> None:
+    """A film without pictures."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 8000, 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 def test_a_cut_off_video_gives_its_frames_and_says_so(tmp_path: Path) -> None:
@@ -153,6 +180,14 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,label\nf1.png,x\nf2.png,y\n")
     with pytest.raises(InputError, match="3 frames and 2 labels"):
         read_labelled_frames(tmp_path, size=4)
+    for rows, what in (
+        (b"f1.png,x\nf2.png,\xff\n", "no table that can be read"),
+        (b"f1.png,x\nf2.png\n", "row 2: has no file or no label"),
+        (b"f1.png,x\nf1.png,y\n", "row 2: another label for 'f1.png'"),
+    ):
+        (tmp_path / "labels.csv").write_bytes(b"file,label\n" + rows)
+        with pytest.raises(InputError, match=what):
+            read_labelled_frames(tmp_path, size=4)
 
 
 def test_labels_that_do_not_match_the_frames(tmp_path: Path) -> None:
@@ -245,6 +280,23 @@ def test_one_direction_in_pieces_carries_its_state(model: Path, monkeypatch: pyt
     assert len({each.label for each in labeller(x, smooth=500)}) == 1
 
 
+def test_memory_does_not_grow_with_the_video(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("CHUNK", 16), ("AHEAD", 4)):
+        monkeypatch.setattr(labelling, name, value)
+    labeller = recur.load(model)
+    rows = ((labelling.Frame(number, None, np.zeros(0)), np.full(5, number % 7, np.float32)) for number in range(4000))
+
+    def peak(frames: int) -> int:
+        tracemalloc.start()
+        assert sum(1 for _ in labeller._labels(itertools.islice(rows, frames), None, None)) == frames
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(40)
+    assert peak(2000) < 1.5 * peak(200)
+
+
 def test_bundles_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     for changes in ({"classes": ["a"]}, {"head": "x"}, {"smooth": -1}, {"hidden": 5}, {"cell": "rnn"}, {"encoder": {}}):
         with pytest.raises(RecurError, match=r"bundle\.json|weights"):
@@ -313,6 +365,33 @@ def test_training_from_features_to_a_bundle(tmp_path: Path, capsys: pytest.Captu
     assert [row["model"] for row in rows] == ["whole", "parts", "mean"]
     assert rows[0]["accuracy"] > 0.85
     assert main([*run, "--fold", "no", "--out", str(tmp_path / "x")]) == 2
+    assert main([*run, "--mirror", "--out", str(tmp_path / "x")]) == 2
+    assert "--mirror for features" in capsys.readouterr().err
+    arrays["split1/v1/labels"][0] = 3
+    np.savez(tmp_path / "d.npz", **arrays)
+    assert main(["evaluate", "frames", *data, "--model", str(tmp_path / "whole")]) == 2
+    told = capsys.readouterr().err
+    assert "classes ['0', '1', '2', '3']" in told
+    assert "whole knows ['0', '1', '2']" in told
+    assert main([*run, "--epochs", "1", "--out", str(tmp_path / "strange")]) == 0
+    assert "no frame that is learned from is '3'; some held out are" in capsys.readouterr().err
+
+
+def test_mirrored_frames_have_the_labels_of_the_other_side(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from recur.train.frames import mirrored
+
+    (drive,), classes = read_labelled_frames(write_drive(tmp_path / "d.tar.gz", [-0.5, 0.0, 0.2]), size=8)
+    drive.values[:, :, 0] = 255
+    (found,) = mirrored([drive], classes, ["left:right"])
+    assert [classes[label] for label in found.labels] == ["right", "straight", "left"]
+    assert (found.values[:, :, -1] == 255).all()
+    assert np.array_equal(found.values[:, :, ::-1], drive.values)
+    (same,) = mirrored([drive], classes, [])
+    assert np.array_equal(same.labels, drive.labels)
+    for pair in ("left", "left:up", "left:right:straight"):
+        with pytest.raises(RecurError, match=f"--mirror {pair}; expected A:B"):
+            mirrored([drive], classes, [pair])
 
 
 # ------------------------------------------------------------------------------------------------------- explanations

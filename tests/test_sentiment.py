@@ -354,6 +354,9 @@ def test_bad_lines_are_named_and_the_others_go_on(
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(content), isatty=lambda: False))
     assert main(["sentiment", "--model", str(model), "--json", "--no-words"]) == 1
     assert capsys.readouterr().out == captured.out
+    sys.stdin.buffer.seek(0)
+    assert main(["sentiment", "--model", str(model), "--json", "--no-words", "-"]) == 1
+    assert capsys.readouterr().out == captured.out
 
 
 def test_a_line_of_ten_megabytes(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -440,6 +443,17 @@ def test_training_learns_resumes_and_writes_a_bundle(
     assert not np.array_equal(read_bundle(again).weights["head.weight"], first.weights["head.weight"])
     assert main(["train", "sentiment", *options[:2], "--epochs", "0", "--out", str(again)]) == 2
     assert "--epochs 0 is for a model that --init names" in capsys.readouterr().err
+    # Texts of one language leave the other's linear model and calibration as they were.
+    english = tmp_path / "english.jsonl"
+    rows = data.read_text(encoding="utf-8").splitlines()
+    english.write_text("\n".join(row for row in rows if "film" in row), encoding="utf-8")
+    assert main(["train", "sentiment", "--data", str(english), *options[2:], "--epochs", "0"]) == 0
+    found = read_bundle(again)
+    one, two = (each.weights["wide.weight"].reshape(2, -1) for each in (first, found))
+    kept = [lang for lang, a, b in zip(found.meta["languages"], one, two, strict=True) if np.array_equal(a, b)]
+    assert kept == ["zh"]
+    assert found.meta["calibration"]["zh"] == first.meta["calibration"]["zh"]
+    assert found.meta["calibration"]["en"] != first.meta["calibration"]["en"]
     other = tmp_path / "other.tsv"
     other.write_text("".join(f"text {number}\t{'ab'[number % 2]}\n" for number in range(60)), encoding="utf-8")
     assert main(["train", "sentiment", "--data", str(other), *options[2:]]) == 2

@@ -140,6 +140,10 @@ def test_an_answer_stands_where_it_says(model: Path) -> None:
         if each.answer is not None:
             assert passage[each.start : each.end] == each.answer
             assert 1 <= len(tokens_of(each.answer)) <= 4
+    # A line of 10 MB, and one of a single character.
+    found = reader("x" * (10 << 20) + " 小明 went to the park.", "Who went?")
+    assert found.end <= (10 << 20) + 23
+    assert reader("x", "x").answer in ("x", None)
     for bad in ("", " \n"):
         with pytest.raises(InputError, match="passage"):
             reader(bad, "Who?")

@@ -108,7 +108,7 @@ def add_max_pixels(parser: argparse.ArgumentParser) -> None:
 
 def add_texts(parser: argparse.ArgumentParser, what: str = "texts") -> None:
     """The options that say where texts are."""
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help=f"{what}; without any, --file or standard input")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help=f"{what}; - or none: --file or standard input")
     parser.add_argument(
         "--file", metavar="FILE", help="a file with one text a line, .gz, .xz and .bz2 too; - is standard input"
     )

@@ -1,4 +1,4 @@
-"""The texts a command is pointed at: arguments, a file, or standard input, in that order of preference."""
+"""The texts a command is pointed at: arguments, a file, or standard input (`-`, or nothing), in that order."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ class Texts:
     """
 
     def __init__(self, arguments: Sequence[str], file: str | None = None, column: str | None = None) -> None:
+        if file is None and list(arguments) == ["-"]:
+            arguments, file = (), "-"
         self.arguments, self.file, self.column = arguments, file, column
         if column is not None and (arguments or file is None or file == "-"):
             raise RecurError("--column names a column of a table; give the table with --file")

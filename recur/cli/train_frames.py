@@ -41,6 +41,13 @@ def add(tasks: Commands) -> None:
     parser.add_argument("--reduced", type=whole(1), metavar="P", help="numbers a frame is reduced to (default: 32)")
     parser.add_argument("--dropout", type=probability, metavar="P", help="share of inputs left out (default: 0.3)")
     parser.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data (default: 60)")
+    parser.add_argument("--crop", type=whole(1), metavar="N", help="frames that are read at a time (default: 256)")
+    parser.add_argument(
+        "--mirror",
+        nargs="*",
+        metavar="A:B",
+        help="learn mirrored pictures as well, with the labels A and B changed for one another",
+    )
     parser.add_argument("--smooth", type=positive_or_zero, metavar="C", help="nats that a change costs (default: 0)")
     parser.add_argument("--data-name", metavar="TEXT", help="what the data is called, for the card")
     parser.add_argument("--terms", metavar="TEXT", help="the terms of the data as its source states them, for the card")

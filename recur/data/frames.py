@@ -336,11 +336,21 @@ def _label_table(folder: Path) -> dict[str, str]:
     file = folder / "labels.csv"
     if not file.is_file():
         raise InputError(folder, "has no labels.csv", "give one with the columns file and label")
-    with open(file, encoding="utf-8-sig", newline="") as stream:
-        rows = csv.DictReader(stream)
-        if not rows.fieldnames or not {"file", "label"} <= set(rows.fieldnames):
-            raise InputError(file, "has not the columns file and label", "name them in the first line")
-        return {str(row["file"]): str(row["label"]) for row in rows}
+    table: dict[str, str] = {}
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            rows = csv.DictReader(stream)
+            if not rows.fieldnames or not {"file", "label"} <= set(rows.fieldnames):
+                raise InputError(file, "has not the columns file and label", "name them in the first line")
+            for number, row in enumerate(rows, 1):
+                name, label = row["file"], row["label"]
+                if not name or not label:
+                    raise InputError(f"{file}: row {number}", "has no file or no label", "mend it")
+                if table.setdefault(name, label) != label:
+                    raise InputError(f"{file}: row {number}", f"another label for {name!r}", "leave one")
+    except (ValueError, csv.Error) as error:
+        raise InputError(file, f"no table that can be read ({str(error)[:80]})", "mend it") from error
+    return table
 
 
 def _check_names(folder: Path, names: Sequence[str], table: Mapping[str, str]) -> None:

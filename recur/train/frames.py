@@ -37,7 +37,7 @@ from recur.train.checkpoint import (
 )
 
 RATE, DECAY, CLIP = 3e-3, 1e-2, 1.0
-CROP, BATCH, SIZE = 256, 8, 224
+CROP, BATCH, SIZE = 256, 8, 224  # CROP: frames of a part of a sequence that a step reads at most
 POOL = (2, 4)
 SAVED = 20  # epochs between two checkpoints
 
@@ -55,6 +55,8 @@ def train_frames(
     reduced: int = 32,
     dropout: float = 0.3,
     epochs: int = 60,
+    crop: int = CROP,
+    mirror: Sequence[str] | None = None,
     smooth: float = 0.0,
     data_name: str | None = None,
     terms: str | None = None,
@@ -65,7 +67,8 @@ def train_frames(
     """Train on the labelled frames at `data`, measure on what is held out, write the bundle `out`.
 
     Held out is the `fold` that is named, or else the last share `held_out` of every sequence. `cell` "none" looks at
-    each frame alone. Working files lie in `<out>.work`, which `resume` goes on from.
+    each frame alone. With `mirror` the frames of training are learned mirrored as well, with the labels of each pair
+    "A:B" in it changed for one another. Working files lie in `<out>.work`, which `resume` goes on from.
     Raises RecurError for data and checkpoints that cannot be used.
     """
     check_target(out)
@@ -74,8 +77,14 @@ def train_frames(
     digest = hashlib.sha256()
     for each in sequences:
         digest.update(each.values.tobytes() + each.labels.tobytes())
-    sequences, encoder = with_features(sequences)
     train, held = split_frames(sequences, fold=fold, held_out=held_out)
+    learned = {label for each in train for label in each.labels.tolist()}
+    for label in sorted({label for each in held for label in each.labels.tolist()} - learned):
+        print(f"warning: no frame that is learned from is {classes[label]!r}; some held out are", file=sys.stderr)
+    turned = [] if mirror is None else mirrored(train, classes, mirror)
+    count = len(train)
+    train, encoder = with_features([*train, *turned])
+    held, _ = with_features(held)
     bidirectional, crf = direction == "both", head == "crf"
     sizes = {"cell": cell, "hidden": hidden, "reduced": reduced, "bidirectional": bidirectional}
     network = FrameNetwork(
@@ -86,13 +95,16 @@ def train_frames(
         **sizes,  # type: ignore[arg-type]
     )
     settings: dict[str, Any] = {
-        **sizes, "head": head, "dropout": dropout, "epochs": epochs, "seed": seed, "fold": fold, "held_out": held_out,
-        "data": digest.hexdigest(), "trunk": encoder["trunk"]["sha256"] if encoder else None,
+        **sizes, "head": head, "dropout": dropout, "epochs": epochs, "crop": crop, "seed": seed, "fold": fold,
+        "mirror": None if mirror is None else list(mirror), "held_out": held_out, "data": digest.hexdigest(),
+        "trunk": encoder["trunk"]["sha256"] if encoder else None,
     }  # fmt: skip
     log: list[dict[str, Any]] = []
     work = out.with_name(out.name + ".work") / "checkpoint"
     with StopRequest(seconds=seconds) as stop:
-        if not fit(network, train, epochs=epochs, stop=stop, folder=work, settings=settings, log=log, resume=resume):
+        if not fit(
+            network, train, epochs=epochs, crop=crop, stop=stop, folder=work, settings=settings, log=log, resume=resume
+        ):
             stop.report(work.parent)
             return out
     meta = {
@@ -100,8 +112,8 @@ def train_frames(
         "features": int(train[0].values.shape[1]), "encoder": encoder,
         "training": {
             **settings, "data_name": data_name, "terms": terms, "command": shlex.join(["recur", *sys.argv[1:]]),
-            "frames": sum(len(each.labels) for each in train), "held_out_frames": sum(len(x.labels) for x in held),
-            "log": log,
+            "frames": sum(len(each.labels) for each in train[:count]),
+            "held_out_frames": sum(len(each.labels) for each in held), "log": log,
         },
     }  # fmt: skip
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
@@ -114,9 +126,29 @@ def train_frames(
     return out
 
 
+def mirrored(sequences: Sequence[LabelledFrames], classes: Sequence[str], pairs: Sequence[str]) -> list[LabelledFrames]:
+    """Every picture turned left to right; the labels of each pair "A:B" are changed for one another.
+
+    Errors: RecurError for features, which cannot be mirrored, and for labels that there are not.
+    """
+    if any(each.values.ndim == 2 for each in sequences):
+        raise RecurError("--mirror for features; expected pictures, which can be mirrored; leave it out")
+    other = np.arange(len(classes))
+    for pair in pairs:
+        names = pair.split(":")
+        if len(names) != 2 or not {*names} <= {*classes}:
+            raise RecurError(f"--mirror {pair}; expected A:B, two of {', '.join(classes)}; name two labels")
+        one, two = (list(classes).index(name) for name in names)
+        other[one], other[two] = two, one
+    return [
+        LabelledFrames(each.name, each.fold, np.ascontiguousarray(each.values[:, :, ::-1]), other[each.labels])
+        for each in sequences
+    ]
+
+
 def with_features(sequences: Sequence[LabelledFrames]) -> tuple[list[LabelledFrames], dict[str, Any] | None]:
     """Pictures become features of the embedded trunk; and bundle.json["encoder"], None where they were features."""
-    if sequences[0].values.ndim == 2:
+    if not sequences or sequences[0].values.ndim == 2:
         return list(sequences), None
     trunk = read_bundle(EMBEDDED / EMBEDDED_TRUNK).encoder
     assert trunk is not None
@@ -155,12 +187,13 @@ def fit(
     *,
     epochs: int,
     stop: StopRequest,
+    crop: int = CROP,
     folder: Path | None = None,
     settings: dict[str, Any] | None = None,
     log: list[dict[str, Any]] | None = None,
     resume: bool = False,
 ) -> bool:
-    """All epochs; False when stopped before the end. Crops of up to CROP frames, BATCH together."""
+    """All epochs; False when stopped before the end. Crops of up to `crop` frames, BATCH together."""
     everything = np.concatenate([each.values for each in train])
     spread = everything.std(0)
     network.mean.copy_(torch.from_numpy(everything.mean(0)))  # type: ignore[operator]
@@ -183,7 +216,7 @@ def fit(
                 group["lr"] = RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
             done = not stop.requested
             if done:
-                log.append({"epoch": epoch + 1, "loss": _epoch(network, train, optimizer, seed, epoch)})
+                log.append({"epoch": epoch + 1, "loss": _epoch(network, train, optimizer, crop, seed, epoch)})
             if folder is not None and (not done or (epoch + 1) % SAVED == 0 or epoch + 1 == epochs):
                 save_checkpoint(
                     folder,
@@ -201,13 +234,18 @@ def fit(
 
 
 def _epoch(
-    network: FrameNetwork, train: Sequence[LabelledFrames], optimizer: torch.optim.Optimizer, seed: int, epoch: int
+    network: FrameNetwork,
+    train: Sequence[LabelledFrames],
+    optimizer: torch.optim.Optimizer,
+    crop: int,
+    seed: int,
+    epoch: int,
 ) -> float:
     random = np.random.default_rng([seed, epoch])
     crops = []
     for each in train:
-        for _ in range(max(1, len(each.labels) // CROP)):
-            length = min(len(each.labels), CROP)
+        for _ in range(max(1, len(each.labels) // crop)):
+            length = min(len(each.labels), crop)
             at = int(random.integers(len(each.labels) - length + 1))
             crops.append((each.values[at : at + length], each.labels[at : at + length]))
     order = random.permutation(len(crops))
@@ -250,7 +288,8 @@ def frames_card(meta: dict[str, Any]) -> str:
         f"## Network\n\n{reads}; {meta['features']} numbers a frame, reduced to {meta['reduced']}; {cell}{ways}; head "
         f"{meta['head']}; a change of label costs {meta['smooth']} nats more.\n\n"
         f"## Data and terms\n\n- Trained on: {training['data_name'] or 'data of the person who trained it'}, "
-        f"{training['frames']} frames; {training['held_out_frames']} held out.\n- SHA-256 of the data: "
+        f"{training['frames']} frames{', and the same mirrored' if training['mirror'] is not None else ''}; "
+        f"{training['held_out_frames']} held out.\n- SHA-256 of the data: "
         f"`{training['data']}`.\n- Terms: {training['terms'] or 'not stated; those of the data apply.'}\n\n"
         f"## Training\n\n```sh\n{training['command']}\n```\n\nSeed {training['seed']}, {training['epochs']} epochs.\n\n"
         "## Measured\n\nThe bundle as it is. What is held out was neither trained on nor chosen by.\n\n"

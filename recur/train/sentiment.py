@@ -132,7 +132,7 @@ def train_sentiment(
             stop.report(run.checkpoint.parent)
             return out
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
-    weights |= _wide(train, languages)
+    weights |= _wide(train, languages, start)
     meta = {
         "task": "sentiment",
         "name": out.stem,
@@ -143,6 +143,7 @@ def train_sentiment(
         "embedding": embedding,
         "window": WINDOW,
         "ngrams": {"bits": BITS, "orders": ORDERS},
+        "calibration": {} if start is None else start.meta.get("calibration", {}),
         "training": {
             **settings,
             "data_name": data_name,
@@ -199,13 +200,20 @@ def _polarity(network: SentimentNetwork, train: Corpus) -> None:
         network.embedding.weight[:, 0] = POLARITY * ratios.clamp(-2, 2)
 
 
-def _wide(train: Corpus, languages: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """One row of weights a language: they share no words, and their texts are of other lengths."""
+def _wide(train: Corpus, languages: Sequence[str], start: Bundle | None) -> dict[str, NDArray[np.float32]]:
+    """One row of weights a language: they share no words, and their texts are of other lengths.
+
+    A language without texts keeps what the model had to begin with.
+    """
     weights = np.zeros((len(languages), 1 << BITS), np.float32)
     bias = np.zeros(len(languages), np.float32)
+    if start is not None:
+        weights[:] = start.weights["wide.weight"].reshape(weights.shape)
+        bias[:] = start.weights["wide.bias"]
     for place, lang in enumerate(languages):
         rows = np.flatnonzero(train.languages == lang)
-        weights[place], bias[place] = fit_wide([train.rows[row] for row in rows], train.good[rows])
+        if len(rows):
+            weights[place], bias[place] = fit_wide([train.rows[row] for row in rows], train.good[rows])
     return {"wide.weight": weights.reshape(len(languages) << 10, -1), "wide.bias": bias}
 
 

@@ -44,7 +44,7 @@ def finish_sentiment(path: Path, held: Sequence[Labelled], names: Sequence[str])
                     x[language].append([features[name] for name in FEATURES])
                     y[language].append(label == classifier.labels[1])
                     source[language].append(number)
-    calibration: dict[str, Any] = {}
+    calibration: dict[str, Any] = dict(classifier.bundle.meta.get("calibration") or {})
     results: dict[str, Any] = {}
     for language, rows in x.items():
         table, good, origin = np.array(rows), np.array(y[language]), np.array(source[language])
