@@ -1,16 +1,18 @@
-"""Who does the work: this process, or the actors of a Ray cluster.
+"""Who does the work: this process, or the workers of a Ray cluster, by Ray Data.
 
 Work is made once in each process (a model is loaded then) and called with one item after the other. What a worker
-had in hand when it was killed is given to another; the work of an item may therefore be done twice, and whoever
-commits its result does so once.
+had in hand when it was killed is begun again; the work of an item may therefore be done twice, and whoever commits its
+result does so once.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -19,6 +21,7 @@ from recur.errors import RecurError
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 LIVES: Final = 3  # workers that an item may cost: what kills every one of them is not tried for ever
+WINDOW: Final = 1000  # items of one data set of Ray's
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +65,32 @@ class Local:
         return
 
 
-class Actor(Generic[Item, Made]):
-    """What runs in a process of the cluster."""
+class Worker(Generic[Item, Made]):
+    """What runs in a process of the cluster: tables of one row, an item in, its result or error out, both pickled."""
 
     def __init__(self, make: Callable[[], Callable[[Item], Made]]) -> None:
-        self.work = make()
+        self.make = make
+        self.work: Callable[[Item], Made] | None = None
 
-    def do(self, item: Item) -> Made:
-        """The result of one item."""
-        return self.work(item)
+    def __call__(self, table: Mapping[str, Any]) -> dict[str, Any]:
+        """The results of the rows. An error is a result, since Ray Data would put a text of its own in its place."""
+        made = [self._made(pickle.loads(item)) for item in table["item"]]
+        return {"number": table["number"], "made": made}
 
-
-@dataclass(slots=True)
-class _Task(Generic[Item, Made]):
-    item: Item
-    deaths: int = 0
-    result: Made | Lost | None = None
-    done: bool = False
+    def _made(self, item: Item) -> bytes:
+        try:
+            if self.work is None:
+                self.work = self.make()
+            return pickle.dumps((self.work(item), None))
+        except Exception as error:
+            try:
+                return pickle.dumps((None, error))
+            except Exception:  # not every error can be pickled
+                return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))
 
 
 class Ray:
-    """Actors on a Ray cluster, one a processor, replaced when they die.
+    """Ray Data on a cluster: a pool of workers, one a processor, each replaced when it dies.
 
     `address` as Ray has it (`auto`, `ray://HOST:10001`, `HOST:6379`); None starts one on this machine. `workers`: as
     many as the cluster has processors when None. recur is installed on its machines, and a model is named by a path
@@ -94,9 +102,10 @@ class Ray:
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
         try:
             ray: Any = importlib.import_module("ray")
-        except ModuleNotFoundError:
-            raise RecurError('--engine ray needs ray, which is not installed; pip install "recur[ray]"') from None
-        self.ray = ray
+            data: Any = importlib.import_module("ray.data")
+        except ImportError:
+            raise RecurError('--engine ray needs Ray Data, which is not installed; pip install "recur[ray]"') from None
+        self.ray, self.data = ray, data
         options: dict[str, Any] = {} if address is not None else {"include_dashboard": False, "num_cpus": workers}
         try:
             ray.init(
@@ -112,70 +121,67 @@ class Ray:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise RecurError(f"no Ray cluster {where} ({reason}); check --address, or start one: ray start") from None
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        context = data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        context.max_errored_blocks = -1  # what died with its worker is missing among the results, and is tried again
+        context.execution_options.preserve_order = False
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it would tell of every worker that died
 
     def map(
         self, make: Callable[[], Callable[[Item], Made]], items: Iterable[Item], *, ordered: bool
     ) -> Iterator[tuple[Item, Made | Lost]]:
-        """As `Engine.map`. Two items a worker are taken ahead at most, so memory does not grow with their number."""
-        actor_class = self.ray.remote(Actor).options(num_cpus=1, max_restarts=0)
+        """As `Engine.map`, a data set of at most `WINDOW` items after the other: memory does not grow with their number."""
         source = iter(items)
-        idle: list[Any] = [actor_class.remote(make) for _ in range(self.workers)]
-        running: dict[Any, tuple[Any, _Task[Item, Made]]] = {}
-        again: deque[_Task[Item, Made]] = deque()  # whose workers died
-        line: deque[_Task[Item, Made]] = deque()  # handed out, in order, results not yet given
-        over = False
-        try:
-            while True:
-                while idle:
-                    if again:
-                        task = again.popleft()
-                    elif over or len(line) >= 2 * self.workers:
-                        break
-                    else:
-                        try:
-                            task = _Task(next(source))
-                        except StopIteration:
-                            over = True
-                            break
-                        line.append(task)
-                    actor = idle.pop()
-                    running[actor.do.remote(task.item)] = (actor, task)
-                if not running:
-                    break
-                ready, _ = self.ray.wait(list(running), num_returns=1)
-                for reference in ready:
-                    actor, task = running.pop(reference)
-                    if self._settle(reference, task):
-                        idle.append(actor)
-                    else:
-                        idle.append(actor_class.remote(make))
-                        if not task.done:
-                            again.append(task)
-                for task in [task for task in line if task.done] if not ordered else _head(line):
-                    line.remove(task)
-                    assert task.result is not None
-                    yield task.item, task.result
-        finally:
-            for actor in [*idle, *(actor for actor, _ in running.values())]:
-                self.ray.kill(actor)
+        while window := list(islice(source, WINDOW)):
+            early: dict[int, Made | Lost] = {}  # what is ready before its turn
+            turn = 0
+            for number, result in self._window(make, window):
+                if not ordered:
+                    yield window[number], result
+                    continue
+                early[number] = result
+                while turn in early:
+                    yield window[turn], early.pop(turn)
+                    turn += 1
 
-    def _settle(self, reference: Any, task: _Task[Item, Made]) -> bool:
-        """Take the result; whether the worker is still alive."""
-        errors = self.ray.exceptions
+    def _window(
+        self, make: Callable[[], Callable[[Item], Made]], window: list[Item]
+    ) -> Iterator[tuple[int, Made | Lost]]:
+        """(number, result) of every item, as they are ready; what is missing at the end is begun again."""
+        missing = set(range(len(window)))
+        for _ in range(LIVES):
+            for number, made in self._pass(make, {number: window[number] for number in sorted(missing)}):
+                missing.discard(number)
+                yield number, made
+            if not missing:
+                return
+        for number in sorted(missing):
+            yield number, Lost(f"{LIVES} workers died of it")
+
+    def _pass(self, make: Callable[[], Callable[[Item], Made]], items: Mapping[int, Item]) -> Iterator[tuple[int, Made]]:
+        """(number, result) of the items whose worker lived. One item is a block, so no other one suffers from a death."""
+        rows = [{"number": number, "item": pickle.dumps(item)} for number, item in items.items()]
+        pool = self.data.ActorPoolStrategy(size=min(self.workers, len(rows)), max_tasks_in_flight_per_actor=1)
+        results = self.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            Worker,
+            fn_constructor_args=(make,),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=pool,
+            num_cpus=1,
+            max_restarts=-1,
+            max_task_retries=0,
+        )
         try:
-            task.result = self.ray.get(reference)
-        except (errors.RayActorError, errors.WorkerCrashedError, errors.OutOfMemoryError) as error:
-            if getattr(error, "actor_init_failed", False):
-                raise RecurError(f"a worker cannot begin: {_cause(error)}") from None
-            task.deaths += 1
-            if task.deaths >= LIVES:
-                task.result, task.done = Lost(f"{LIVES} workers died of it"), True
-            return False
-        except errors.RayTaskError as error:
-            cause = error.cause if isinstance(getattr(error, "cause", None), Exception) else error
-            raise cause from None
-        task.done = True
-        return True
+            # Without looking ahead: a result that is there is given at once, or a killed driver would cost more.
+            for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                for number, made in zip(table["number"].to_pylist(), table["made"].to_pylist(), strict=True):
+                    result, error = pickle.loads(made)
+                    if error is not None:
+                        raise error
+                    yield number, result
+        except self.ray.exceptions.RayError:
+            return  # a machine went with results on it: they are missing
 
     def __enter__(self) -> Self:
         return self
@@ -184,22 +190,6 @@ class Ray:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ray.shutdown()
-
-
-def _head(line: deque[_Task[Item, Made]]) -> list[_Task[Item, Made]]:
-    """Those at the front that are done."""
-    found = []
-    for task in line:
-        if not task.done:
-            break
-        found.append(task)
-    return found
-
-
-def _cause(error: Exception) -> str:
-    """The last line of what Ray tells about an error in another process: the error itself, with its type before it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].partition("Error: ")[2] or lines[-1] if lines else type(error).__name__
 
 
 def open_engine(name: str, address: str | None = None, workers: int | None = None) -> Local | Ray:
