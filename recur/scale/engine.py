@@ -12,7 +12,6 @@ import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
@@ -21,7 +20,8 @@ from recur.errors import RecurError
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 LIVES: Final = 3  # workers that an item may cost: what kills every one of them is not tried for ever
-WINDOW: Final = 1000  # items of one data set of Ray's
+WINDOW: Final = 1000  # items of one data set of Ray's, at most
+WINDOW_BYTES: Final = 1 << 29  # and what they are as bytes: some have pictures in them
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,11 @@ class Worker(Generic[Item, Made]):
         self.make = make
         self.work: Callable[[Item], Made] | None = None
 
-    def __call__(self, table: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, table: Any) -> Any:
         """The results of the rows. An error is a result, since Ray Data would put a text of its own in its place."""
-        made = [self._made(pickle.loads(item)) for item in table["item"]]
-        return {"number": table["number"], "made": made}
+        pa = importlib.import_module("pyarrow")
+        made = [self._made(pickle.loads(item)) for item in table["item"].to_pylist()]
+        return pa.table({"number": table["number"], "made": pa.array(made, pa.binary())})
 
     def _made(self, item: Item) -> bytes:
         try:
@@ -130,49 +131,50 @@ class Ray:
     def map(
         self, make: Callable[[], Callable[[Item], Made]], items: Iterable[Item], *, ordered: bool
     ) -> Iterator[tuple[Item, Made | Lost]]:
-        """As `Engine.map`, a data set of at most `WINDOW` items after the other: memory does not grow with their number."""
-        source = iter(items)
-        while window := list(islice(source, WINDOW)):
+        """As `Engine.map`. One data set follows the other, so that memory does not grow with the number of items."""
+        for window in _windows(items):
             early: dict[int, Made | Lost] = {}  # what is ready before its turn
             turn = 0
-            for number, result in self._window(make, window):
+            for number, result in self._window(make, [packed for _, packed in window]):
                 if not ordered:
-                    yield window[number], result
+                    yield window[number][0], result
                     continue
                 early[number] = result
                 while turn in early:
-                    yield window[turn], early.pop(turn)
+                    yield window[turn][0], early.pop(turn)
                     turn += 1
 
     def _window(
-        self, make: Callable[[], Callable[[Item], Made]], window: list[Item]
+        self, make: Callable[[], Callable[[Item], Made]], packed: list[bytes]
     ) -> Iterator[tuple[int, Made | Lost]]:
         """(number, result) of every item, as they are ready; what is missing at the end is begun again."""
-        missing = set(range(len(window)))
+        missing = dict(enumerate(packed))
         for _ in range(LIVES):
-            for number, made in self._pass(make, {number: window[number] for number in sorted(missing)}):
-                missing.discard(number)
+            for number, made in self._pass(make, missing.copy()):
+                del missing[number]
                 yield number, made
             if not missing:
                 return
-        for number in sorted(missing):
+        for number in missing:
             yield number, Lost(f"{LIVES} workers died of it")
 
-    def _pass(self, make: Callable[[], Callable[[Item], Made]], items: Mapping[int, Item]) -> Iterator[tuple[int, Made]]:
-        """(number, result) of the items whose worker lived. One item is a block, so no other one suffers from a death."""
-        rows = [{"number": number, "item": pickle.dumps(item)} for number, item in items.items()]
+    def _pass(
+        self, make: Callable[[], Callable[[Item], Made]], packed: Mapping[int, bytes]
+    ) -> Iterator[tuple[int, Made]]:
+        """(number, result) of the items whose worker lived. Each is a block of its own: none suffers from another."""
+        rows = [{"number": number, "item": item} for number, item in packed.items()]
         pool = self.data.ActorPoolStrategy(size=min(self.workers, len(rows)), max_tasks_in_flight_per_actor=1)
-        results = self.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            Worker,
-            fn_constructor_args=(make,),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=pool,
-            num_cpus=1,
-            max_restarts=-1,
-            max_task_retries=0,
-        )
         try:
+            results = self.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                Worker,
+                fn_constructor_args=(make,),
+                batch_size=1,
+                batch_format="pyarrow",
+                compute=pool,
+                num_cpus=1,
+                max_restarts=-1,
+                max_task_retries=0,
+            )
             # Without looking ahead: a result that is there is given at once, or a killed driver would cost more.
             for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for number, made in zip(table["number"].to_pylist(), table["made"].to_pylist(), strict=True):
@@ -190,6 +192,20 @@ class Ray:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ray.shutdown()
+
+
+def _windows(items: Iterable[Item]) -> Iterator[list[tuple[Item, bytes]]]:
+    """The items with what goes to a worker, as many at a time as go into one data set."""
+    window: list[tuple[Item, bytes]] = []
+    size = 0
+    for item in items:
+        window.append((item, pickle.dumps(item)))
+        size += len(window[-1][1])
+        if len(window) >= WINDOW or size >= WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
 
 
 def open_engine(name: str, address: str | None = None, workers: int | None = None) -> Local | Ray:
