@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import pickle
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar
@@ -101,6 +105,8 @@ class Ray:
     threads: int | None = 1  # of a model: there is a worker a processor
 
     def __init__(self, address: str | None = None, workers: int | None = None) -> None:
+        # Ray's C++ side writes errors of level E for what is none, such as that a worker may be begun again.
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         try:
             ray: Any = importlib.import_module("ray")
             data: Any = importlib.import_module("ray.data")
@@ -109,13 +115,14 @@ class Ray:
         self.ray, self.data = ray, data
         options: dict[str, Any] = {} if address is not None else {"include_dashboard": False, "num_cpus": workers}
         try:
-            ray.init(
-                address=address or "local",
-                logging_level="ERROR",
-                log_to_driver=False,
-                configure_logging=False,
-                **options,
-            )
+            with _quiet():
+                ray.init(
+                    address=address or "local",
+                    logging_level="ERROR",
+                    log_to_driver=False,
+                    configure_logging=False,
+                    **options,
+                )
         except Exception as error:  # Ray raises plain ones, too, when its processes do not come up in time
             ray.shutdown()
             where = "on this machine" if address is None else f"at {address}"
@@ -165,16 +172,18 @@ class Ray:
         rows = [{"number": number, "item": item} for number, item in packed.items()]
         pool = self.data.ActorPoolStrategy(size=min(self.workers, len(rows)), max_tasks_in_flight_per_actor=1)
         try:
-            results = self.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-                Worker,
-                fn_constructor_args=(make,),
-                batch_size=1,
-                batch_format="pyarrow",
-                compute=pool,
-                num_cpus=1,
-                max_restarts=-1,
-                max_task_retries=0,
-            )
+            with warnings.catch_warnings():  # of Ray, of what later versions of it will no longer have
+                warnings.simplefilter("ignore", DeprecationWarning)
+                results = self.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+                    Worker,
+                    fn_constructor_args=(make,),
+                    batch_size=1,
+                    batch_format="pyarrow",
+                    compute=pool,
+                    num_cpus=1,
+                    max_restarts=-1,
+                    max_task_retries=0,  # what killed one worker is not given to the next at once, and so for ever
+                )
             # Without looking ahead: a result that is there is given at once, or a killed driver would cost more.
             for table in results.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
                 for number, made in zip(table["number"].to_pylist(), table["made"].to_pylist(), strict=True):
@@ -192,6 +201,20 @@ class Ray:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on stderr, from C++ either: Ray greets there, and what goes wrong it raises."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _windows(items: Iterable[Item]) -> Iterator[list[tuple[Item, bytes]]]:
