@@ -238,16 +238,16 @@ def test_on_a_device_of_its_own(kind: str, place: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(phases, "make_optimizer", make_optimizer)
     monkeypatch.setattr("recur.train.team.own_device", lambda: standin.DEVICE)
-    move = phases._move
+    move = torch.nn.Module.to
 
-    def swapping(*call: Any) -> None:  # parameters of another kind take the place of those that there are
+    def swapping(module: Any, *where: Any, **how: Any) -> Any:  # parameters of another kind take the place of theirs
         torch.__future__.set_swap_module_params_on_conversion(True)
         try:
-            move(*call)
+            return move(module, *where, **how)
         finally:
             torch.__future__.set_swap_module_params_on_conversion(False)
 
-    monkeypatch.setattr(phases, "_move", swapping)
+    monkeypatch.setattr(torch.nn.Module, "to", swapping)
     with standin.StandIn():
         train(place, f"there-{kind}", **options)
     assert set(used) == {"meta"}
