@@ -219,13 +219,27 @@ def test_gpus_are_used_where_there_are_some(gpus: list[Any], monkeypatch: pytest
 def test_on_a_device_of_its_own(kind: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left in memory that a GPU would need, and the weights come out the same."""
     options: dict[str, Any] = {"finetune_encoder": kind in ("joint", "taught"), "batch": 8, "cell": "gru"}
+    if kind in ("decoder", "cider"):
+        options["epochs"] = 1
     if kind == "cider":
-        options.update(epochs=1, cell="lstm")
+        options["cell"] = "lstm"
     if kind == "taught":
         options["teacher"] = place / "teacher.onnx"
     if kind != "cider":
         options["cider"] = 0
-    train(place, f"here-{kind}", **options)
+    found: list[dict[str, Any]] = []
+    course = phases.train_phases
+
+    def only(run: Any, *call: Any, **how: Any) -> bool:
+        assert course(run, *call, **how)
+        encoder = how["encoder"]
+        states = [run.network.state_dict(), {} if encoder is None else encoder.state_dict()]
+        found.append({name: value.numpy() for state in states for name, value in state.items()})
+        raise Caught  # what follows is the same for all
+
+    monkeypatch.setattr(caption, "train_phases", only)
+    with pytest.raises(Caught):
+        train(place, f"here-{kind}", **options)
     used: list[str] = []
     plain = phases.make_optimizer
 
@@ -248,10 +262,10 @@ def test_on_a_device_of_its_own(kind: str, place: Path, monkeypatch: pytest.Monk
             torch.__future__.set_swap_module_params_on_conversion(False)
 
     monkeypatch.setattr(torch.nn.Module, "to", swapping)
-    with standin.StandIn():
+    with standin.StandIn(), pytest.raises(Caught):
         train(place, f"there-{kind}", **options)
     assert set(used) == {"meta"}
-    here, there = (read_bundle(place / f"{where}-{kind}").weights for where in ("here", "there"))
+    here, there = found
     assert set(here) == set(there)
     for name, value in here.items():
         assert np.allclose(there[name], value, rtol=1e-4, atol=1e-5), name
