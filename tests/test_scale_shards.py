@@ -230,19 +230,17 @@ class Sizes:
 
 
 def test_data_sets_of_rays_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "WINDOW", 3)
-    windows = [[item for item, _ in window] for window in engine._windows(range(7))]
+    windows = [[item for item, _ in window] for window in engine._windows(range(7), 3)]
     assert windows == [[0, 1, 2], [3, 4, 5], [6]]
     monkeypatch.setattr(engine, "WINDOW_BYTES", 2500)
     taken: list[int] = []
     source = (taken.append(number) or bytes(1000) for number in range(5))  # as lazily as it is told
     sizes = []
-    for window in engine._windows(source):
+    for window in engine._windows(source, 3):
         sizes.append(len(window))
         assert len(taken) == sum(sizes)
     assert sizes == [3, 2]
-    monkeypatch.setattr(engine, "WINDOW", 100)
-    assert [len(window) for window in engine._windows([bytes(3000), b"", b""])] == [1, 2]
+    assert [len(window) for window in engine._windows([bytes(3000), b"", b""], 100)] == [1, 2]
 
 
 def test_any_task_with_a_stream(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

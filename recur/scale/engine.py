@@ -24,7 +24,8 @@ from recur.errors import RecurError
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 LIVES: Final = 3  # workers that an item may cost: what kills every one of them is not tried for ever
-WINDOW: Final = 1000  # items of one data set of Ray's, at most
+# Items of one data set of Ray's, or so many a worker where that is more: at its end, workers wait for the last ones.
+WINDOW, EACH = 1000, 16
 WINDOW_BYTES: Final = 1 << 29  # and what they are as bytes: some have pictures in them
 
 
@@ -139,7 +140,7 @@ class Ray:
         self, make: Callable[[], Callable[[Item], Made]], items: Iterable[Item], *, ordered: bool
     ) -> Iterator[tuple[Item, Made | Lost]]:
         """As `Engine.map`. One data set follows the other, so that memory does not grow with the number of items."""
-        for window in _windows(items):
+        for window in _windows(items, max(WINDOW, EACH * self.workers)):
             early: dict[int, Made | Lost] = {}  # what is ready before its turn
             turn = 0
             for number, result in self._window(make, [packed for _, packed in window]):
@@ -217,14 +218,14 @@ def _quiet() -> Iterator[None]:
         os.close(kept)
 
 
-def _windows(items: Iterable[Item]) -> Iterator[list[tuple[Item, bytes]]]:
-    """The items with what goes to a worker, as many at a time as go into one data set."""
+def _windows(items: Iterable[Item], most: int) -> Iterator[list[tuple[Item, bytes]]]:
+    """The items with what goes to a worker, `most` at a time: what goes into one data set."""
     window: list[tuple[Item, bytes]] = []
     size = 0
     for item in items:
         window.append((item, pickle.dumps(item)))
         size += len(window[-1][1])
-        if len(window) >= WINDOW or size >= WINDOW_BYTES:
+        if len(window) >= most or size >= WINDOW_BYTES:
             yield window
             window, size = [], 0
     if window:
