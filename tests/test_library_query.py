@@ -108,6 +108,31 @@ def test_search_for_people_and_nonsense(library: Path, capsys: pytest.CaptureFix
     assert "no such index" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (["zebra"], "try fewer words or conditions"),
+        (["dog", "--lang", "fr"], "there are no captions in 'fr' (found: en, zh); scan with --lang"),
+        (["dog", "--object", "dog"], "nobody has looked for objects; scan with --objects"),
+    ],
+)
+def test_why_nothing_is_found(call: list[str], reason: str, library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["library", "search", *call]) == 0
+    assert capsys.readouterr() == ("", f"note: no picture found; {reason}\n")
+
+
+def test_an_index_on_a_drive_that_cannot_be_written_to(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = Path(os.environ["RECUR_INDEX"])
+    Path(f"{index}-shm").symlink_to("nowhere/x")  # in the way of the file that readers make
+    assert sorted(found(capsys, "dog")) == ["0", "1"]
+    assert main(["library", "stats"]) == 0
+    assert main(["library", "forget", str(library / "0.jpg")]) == 2
+    assert f"{index}: cannot be written to" in capsys.readouterr().err
+    Path(f"{index}-wal").write_bytes(b"what a scan left")
+    assert main(["library", "search", "dog"]) == 2
+    assert f"{index}: cannot be written to" in capsys.readouterr().err
+
+
 def test_words_forgotten_or_replaced_are_not_found(library: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["library", "forget", str(library / "0.jpg")]) == 0
     assert found(capsys, "dog") == ["1"]

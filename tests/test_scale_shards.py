@@ -21,7 +21,7 @@ from library import captioner, environment, logical, make, scan
 from recur.cli import main
 from recur.library.index import Index
 from recur.library.scan import Scan
-from recur.scale import tasks
+from recur.scale import engine, tasks
 from recur.scale.engine import Local, open_engine
 from recur.scale.folder import Folder
 from recur.scale.scan import describer
@@ -227,6 +227,20 @@ class Sizes:
         assert batch == 3
         for content in contents:
             yield Seen(len(content))
+
+
+def test_data_sets_of_rays_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    windows = [[item for item, _ in window] for window in engine._windows(range(7), 3)]
+    assert windows == [[0, 1, 2], [3, 4, 5], [6]]
+    monkeypatch.setattr(engine, "WINDOW_BYTES", 2500)
+    taken: list[int] = []
+    source = (taken.append(number) or bytes(1000) for number in range(5))  # as lazily as it is told
+    sizes = []
+    for window in engine._windows(source, 3):
+        sizes.append(len(window))
+        assert len(taken) == sum(sizes)
+    assert sizes == [3, 2]
+    assert [len(window) for window in engine._windows([bytes(3000), b"", b""], 100)] == [1, 2]
 
 
 def test_any_task_with_a_stream(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
+import standin  # noqa: E402
 from training import write_shapes, write_teacher, write_trunk  # noqa: E402
 
 from recur.bundle import read_bundle  # noqa: E402
@@ -179,3 +180,92 @@ def test_one_alone_and_a_launcher_that_is_none(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(RecurError, match="start them with torchrun"), gathered():
         pass
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Two GPUs, as PyTorch would tell of them; what is asked of it, in order."""
+    asked: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", asked.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **_: asked.append(backend))
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: asked.append("over"))
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    return asked
+
+
+def test_gpus_are_used_where_there_are_some(gpus: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with gathered() as team:
+        assert team == Team(device=torch.device("cuda", 0))
+    assert gpus == []  # one alone has nobody to talk to
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with gathered() as team:
+        assert team == Team(3, 4, torch.device("cuda", 1))
+    assert gpus == [torch.device("cuda", 1), "cpu:gloo,cuda:nccl", "over"]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(RecurError, match=r"process 3 of this machine has no GPU of its own \(found 2\)"), gathered():
+        pass
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpus.clear()
+    with gathered() as team:
+        assert team == Team(3, 4)
+    assert gpus == ["gloo", "over"]
+
+
+@pytest.mark.parametrize("kind", ["decoder", "joint", "taught", "cider"])
+def test_on_a_device_of_its_own(kind: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left in memory that a GPU would need, and the weights come out the same."""
+    options: dict[str, Any] = {"finetune_encoder": kind in ("joint", "taught"), "batch": 8, "cell": "gru"}
+    if kind in ("decoder", "cider"):
+        options["epochs"] = 1
+    if kind == "cider":
+        options["cell"] = "lstm"
+    if kind == "taught":
+        options["teacher"] = place / "teacher.onnx"
+    if kind != "cider":
+        options["cider"] = 0
+    found: list[dict[str, Any]] = []
+    course = phases.train_phases
+
+    def only(run: Any, *call: Any, **how: Any) -> bool:
+        assert course(run, *call, **how)
+        encoder = how["encoder"]
+        states = [run.network.state_dict(), {} if encoder is None else encoder.state_dict()]
+        found.append({name: value.numpy() for state in states for name, value in state.items()})
+        raise Caught  # what follows is the same for all
+
+    monkeypatch.setattr(caption, "train_phases", only)
+    with pytest.raises(Caught):
+        train(place, f"here-{kind}", **options)
+    used: list[str] = []
+    plain = phases.make_optimizer
+
+    def make_optimizer(network: Any, encoder: Any) -> Any:
+        used.extend(str(parameter.device) for parameter in network.parameters())
+        made = plain(network, encoder)
+        for group in made.param_groups:
+            group["fused"] = False  # a kernel that the stand-in does not have
+        return made
+
+    monkeypatch.setattr(phases, "make_optimizer", make_optimizer)
+    monkeypatch.setattr("recur.train.team.own_device", lambda: standin.DEVICE)
+    move = torch.nn.Module.to
+
+    def swapping(module: Any, *where: Any, **how: Any) -> Any:  # parameters of another kind take the place of theirs
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            return move(module, *where, **how)
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(False)
+
+    monkeypatch.setattr(torch.nn.Module, "to", swapping)
+    with standin.StandIn(), pytest.raises(Caught):
+        train(place, f"there-{kind}", **options)
+    assert set(used) == {"meta"}
+    here, there = found
+    assert set(here) == set(there)
+    for name, value in here.items():
+        assert np.allclose(there[name], value, rtol=1e-4, atol=1e-5), name

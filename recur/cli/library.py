@@ -213,15 +213,19 @@ def search(
 ) -> int:
     """Print what is found; returns the exit status."""
     from recur.library.index import Index, default_index
-    from recur.library.query import entries
+    from recur.library.query import entries, why_none
 
     wanted = wanted_from(" ".join(words) or None, lang, since, until, not_sure, under, missing, objects)
     with Index(index or default_index()) as library:
+        none = True
         for entry in islice(entries(library, wanted), limit):
+            none = False
             if json:
                 print(json_line(entry.to_json()))
             else:
                 print("\n".join(_lines(entry)))
+        if none:
+            sys.stderr.write(visible(f"note: no picture found; {why_none(library, wanted)}") + "\n")
     return 0
 
 
@@ -388,7 +392,7 @@ def forget(*, paths: list[str], index: Path | None = None) -> int:
         for path in paths:
             count = forget_path(library, path)
             if count:
-                print(f"{visible(path)}\t{count:,} files forgotten")
+                print(f"{visible(path)}\t{count:,} {'file' if count == 1 else 'files'} forgotten")
             else:
                 failed = True
                 sys.stderr.write(visible(f"{path}: not in the index; check the path") + "\n")

@@ -75,8 +75,9 @@ def write(
             elif dry_run and each.what == "planned":
                 bar.result(visible(each.target) + "\t" + visible(each.texts["x-default"]))
         if not json:
+            done = f"{counts['planned']:,} would be written" if dry_run else f"{counts['written']:,} written"
             bar.result(
-                f"{counts['written']:,} written, {counts['planned']:,} would be, {counts['same']:,} have these words, "
+                f"{done}, {counts['same']:,} have these words, "
                 f"{counts['person']:,} left with the words of a person, {counts['failed']:,} failed"
             )
     return 1 if counts["failed"] else 0

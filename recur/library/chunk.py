@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recur.data import storage
 from recur.errors import InputError, RecurError
-from recur.library import hashes
+from recur.library.hashes import Likeness
 from recur.library.index import Index
 from recur.library.objects import look, objects_of, put_objects
 from recur.library.reading import Reading
@@ -74,8 +74,9 @@ Item: TypeAlias = Reading | Failed | Back | Archive | InputError
 class Chunk:
     """Takes items one after the other, has those described that need it, and says what became of them.
 
-    `read` reads a place whether or not its content is known. `model` is the number of the captioner's model; with
-    `recaption`, words of other models are replaced. `detector` looks for objects, `eye` is the number of its model.
+    `read` reads a place whether or not its content is known, `likeness` tells what looks alike. `model` is the number
+    of the captioner's model; with `recaption`, words of other models are replaced. `detector` looks for objects, `eye`
+    is the number of its model.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Chunk:
         index: Index,
         captioner: Captioner,
         read: Callable[[Place], Reading | InputError],
+        likeness: Likeness,
         *,
         languages: tuple[str, ...],
         model: int,
@@ -91,7 +93,7 @@ class Chunk:
         detector: Any = None,
         eye: int | None = None,
     ) -> None:
-        self.index, self.db, self.captioner, self.read = index, index.db, captioner, read
+        self.index, self.db, self.captioner, self.read, self.likeness = index, index.db, captioner, read, likeness
         self.languages, self.model, self.recaption, self.batch = languages, model, recaption, batch
         self.detector, self.eye = detector, eye
         self.files: list[int] = []  # that were met, by their numbers
@@ -205,7 +207,7 @@ class Chunk:
 
     def _new_picture(self, reading: Reading) -> int:
         value = reading.hash
-        alike = None if value is None else hashes.nearest(self.db, value)
+        alike = None if value is None else self.likeness.nearest(value)
         picture = self.db.execute(
             "INSERT INTO pictures (width, height, taken, hash, alike) VALUES (?, ?, ?, ?, ?)",
             (reading.width, reading.height, reading.taken, value, alike),
@@ -214,7 +216,7 @@ class Chunk:
         self.db.execute("INSERT INTO contents VALUES (?, ?)", (reading.sha256, picture))
         # Only those with words of their own are compared with: no chain of likenesses leads far away.
         if value is not None and alike is None:
-            hashes.remember(self.db, picture, value)
+            self.likeness.remember(picture, value)
         return picture
 
     def _lacking(self, picture: int) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ BITS: Final = 128
 # would allow 7 bits, with forty.
 BANDS: Final = 6
 BOUND: Final = BANDS - 1  # bits that may differ between near-duplicates
+LATEST: Final = 4096  # pictures that are put into the table together
 PLAIN: Final = 3.0  # grey levels: less contrast than this between the cells, and the hash would be that of noise
 _SIDE: Final = 8
 # Neighbouring bits tend to be equal, and a band of neighbours would be the same in many pictures: a band takes every
@@ -64,22 +65,50 @@ def bands(value: bytes) -> list[int]:
     ]
 
 
-def remember(db: sqlite3.Connection, picture: int, value: bytes) -> None:
-    """Let `nearest` find this picture."""
-    db.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", [(key, picture) for key in bands(value)])
-
-
 def forget(db: sqlite3.Connection, picture: int, value: bytes) -> None:
-    """Let `nearest` find this picture no longer."""
+    """Let nobody find this picture any longer."""
     db.executemany("DELETE FROM bands WHERE key = ? AND picture = ?", [(key, picture) for key in bands(value)])
 
 
-def nearest(db: sqlite3.Connection, value: bytes) -> int | None:
-    """The remembered picture that is most like it, within `BOUND`; the earliest of several; None without one."""
-    marks = ", ".join("?" * BANDS)
-    rows = db.execute(
-        f"SELECT id, hash FROM pictures WHERE id IN (SELECT picture FROM bands WHERE key IN ({marks}))",
-        bands(value),
-    )
-    found = min(((distance(value, other), picture) for picture, other in rows), default=(BITS, -1))
-    return found[1] if found[0] <= BOUND else None
+class Likeness:
+    """The pictures with words of their own, by what they look like.
+
+    The bands of a picture fall all over their table. Those of the latest pictures are therefore kept in memory and
+    put into it together, in the order of the table: a page of it is written once for many pictures, not for each.
+    What a scan that was killed had not put there is found by its absence: pictures come and go there in their order.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self._latest: dict[int, bytes] = {}
+        self._bands: dict[int, list[int]] = {}
+        rows = db.execute("SELECT id, hash FROM pictures WHERE hash IS NOT NULL AND alike IS NULL ORDER BY id DESC")
+        for picture, value in rows:
+            if db.execute("SELECT 1 FROM bands WHERE key = ? AND picture = ?", (bands(value)[0], picture)).fetchone():
+                break
+            self.remember(picture, value)
+
+    def remember(self, picture: int, value: bytes) -> None:
+        """Let `nearest` find this picture."""
+        self._latest[picture] = value
+        for key in bands(value):
+            self._bands.setdefault(key, []).append(picture)
+
+    def nearest(self, value: bytes) -> int | None:
+        """The remembered picture that is most like it, within `BOUND`; the earliest of several; None without one."""
+        keys = bands(value)
+        marks = ", ".join("?" * BANDS)
+        candidates = self.db.execute(
+            f"SELECT id, hash FROM pictures WHERE id IN (SELECT picture FROM bands WHERE key IN ({marks}))", keys
+        ).fetchall()
+        candidates += [(picture, self._latest[picture]) for key in keys for picture in self._bands.get(key, ())]
+        found = min(((distance(value, other), picture) for picture, other in candidates), default=(BITS, -1))
+        return found[1] if found[0] <= BOUND else None
+
+    def settle(self, *, least: int = LATEST) -> None:
+        """Put the latest into the table, if there are `least` of them; inside a transaction of the caller's."""
+        if len(self._latest) >= least:
+            rows = sorted((key, picture) for key, pictures in self._bands.items() for picture in pictures)
+            self.db.executemany("INSERT OR IGNORE INTO bands VALUES (?, ?)", rows)
+            self._latest.clear()
+            self._bands.clear()

@@ -11,8 +11,9 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -119,7 +120,8 @@ class Index:
     """An open index, to be used in a `with` block: it closes the file and turns errors of SQLite into LibraryError.
 
     `create`: make it, with its folder, when there is none. `durable`: what is committed survives a power failure too,
-    not only a kill; slower. Errors: LibraryError when it is missing, damaged, locked, or of another program or version.
+    not only a kill; slower. On a drive where nothing can be written it can be read, unless a scan was cut off there.
+    Errors: LibraryError when it is missing, damaged, locked, or of another program or version.
     """
 
     def __init__(self, path: str | Path, *, create: bool = False, durable: bool = False) -> None:
@@ -134,27 +136,41 @@ class Index:
                 ) from None
         elif not self.path.exists():
             raise LibraryError(f"{self.path}: no such index; make it with `recur library scan`, or give --index")
+        log = Path(f"{self.path}-wal")
+        cut_off = log.exists() and log.stat().st_size > 0
         try:
-            self.db = self.connect()
+            try:
+                self._use(self.connect(), partial(self._prepare, create=create, durable=durable))
+            except sqlite3.OperationalError as error:
+                if create or cut_off or "unable to open" not in str(error):
+                    raise
+                # Readers make a file beside the index. Where that cannot be, nobody else writes to it either.
+                place = f"{self.path.absolute().as_uri()}?immutable=1"
+                self._use(sqlite3.connect(place, uri=True, isolation_level=None), self._check)
         except sqlite3.Error as error:
             raise self.refusal(error) from error
+
+    def _use(self, db: sqlite3.Connection, prepare: Callable[[], None]) -> None:
+        self.db = db
         try:
-            self._prepare(create=create, durable=durable)
-        except sqlite3.Error as error:
-            self.db.close()
-            raise self.refusal(error) from error
+            prepare()
         except BaseException:
-            self.db.close()
+            db.close()
             raise
 
     def connect(self) -> sqlite3.Connection:
         """Another connection, for another thread to read with. The caller closes it."""
         # Transactions are begun and ended here by hand; sqlite3's own ones would begin at surprising places.
         db = sqlite3.connect(self.path, timeout=WAIT_SECONDS, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        # Hashes lie all over their trees: pages are written many times, and only the last time need reach the database.
-        db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        try:
+            db.execute("PRAGMA foreign_keys = ON")
+            db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+            # Hashes lie all over their trees: pages are written many times, and only the last time need reach the
+            # database.
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        except BaseException:
+            db.close()
+            raise
         return db
 
     def _prepare(self, *, create: bool, durable: bool) -> None:
@@ -163,6 +179,12 @@ class Index:
                 if self._number("page_count") <= 1 and not self.db.execute("SELECT 1 FROM sqlite_master").fetchone():
                     for statement in SCHEMA.split(";\n"):
                         self.db.execute(statement)
+        self._check()
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+
+    def _check(self) -> None:
+        """Whether it is an index of this version, which one of the first version becomes."""
         application, version = self._number("application_id"), self._number("user_version")
         if application != APPLICATION:
             raise LibraryError(
@@ -177,8 +199,6 @@ class Index:
             version = FORMAT
         if version != FORMAT:
             raise LibraryError(f"{self.path}: index format {version}, expected {FORMAT}; upgrade recur, or scan anew")
-        self.db.execute("PRAGMA journal_mode = WAL")
-        self.db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
 
     def _number(self, pragma: str) -> int:
         return int(self.db.execute(f"PRAGMA {pragma}").fetchone()[0])

@@ -119,6 +119,21 @@ def entries(index: Index, wanted: Wanted) -> Iterator[Entry]:
             yield from _rows(index, wanted, f"{conditions} AND {family} ORDER BY f.path", [*values, picture, picture])
 
 
+def why_none(index: Index, wanted: Wanted) -> str:
+    """What may be the reason that `entries` has none: in words, for a person."""
+    there = [language for (language,) in index.db.execute("SELECT DISTINCT language FROM captions ORDER BY 1")]
+    for language in wanted.languages or ():
+        if language not in there:
+            return f"there are no captions in {language!r} (found: {', '.join(there) or 'none'}); scan with --lang"
+    if wanted.objects and not index.one("SELECT 1 FROM detected LIMIT 1"):
+        return "nobody has looked for objects; scan with --objects"
+    for label in wanted.objects:
+        if not index.one("SELECT 1 FROM objects WHERE label = ? LIMIT 1", label):
+            seen = stats(index)["objects"]
+            return f"no {label!r} was seen in any (most often: {', '.join(list(seen)[:8]) or 'nothing'})"
+    return "try fewer words or conditions"
+
+
 def _conditions(wanted: Wanted) -> tuple[str, list[Any]]:
     parts, values = ["1"], list[Any]()
     if not wanted.missing:

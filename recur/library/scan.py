@@ -24,6 +24,7 @@ from recur.data.storage import is_url
 from recur.engine.vision import processors
 from recur.errors import InputError
 from recur.library.chunk import Back, Chunk, Event, Failed, Item, exists
+from recur.library.hashes import Likeness
 from recur.library.index import Index, now, within
 from recur.library.reading import Reading, read_place
 from recur.library.records import has_objects, has_words, sweep
@@ -111,6 +112,7 @@ class Scan:
             "INSERT INTO scans (begun, folders) VALUES (?, ?)",
             (now(), json.dumps([os.fsencode(top).decode("utf-8", "replace") for top in tops])),
         ).lastrowid
+        self._likeness = Likeness(self.index.db)
         self._reader = self.index.connect()
         whole: set[bytes] = set()
         try:
@@ -123,6 +125,7 @@ class Scan:
             self._reader.close()
         self._mark_missing(tops, whole)
         with self.index.transaction():
+            self._likeness.settle(least=1)
             sweep(self.index.db)
             self.outcome.seconds = time.monotonic() - begun
             self.index.db.execute(
@@ -222,6 +225,7 @@ class Scan:
             self.index,
             self.captioner,
             self._read,
+            self._likeness,
             languages=self.languages,
             model=self.model,
             recaption=self.recaption,
@@ -233,6 +237,7 @@ class Scan:
             for item in chunk:
                 work.take(item)
             work.describe()
+            self._likeness.settle()
         for file in work.files:
             self._stored.add(file)
         for event in work.told():

@@ -139,7 +139,7 @@ def recover(index: Index) -> None:
     for number, path, before, after in index.db.execute(
         "SELECT id, path, before, after FROM writes WHERE state = 'planned'"
     ).fetchall():
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(_part(os.fsdecode(path)))
         try:
             content = _content(os.fsdecode(path))
@@ -255,5 +255,5 @@ def _put(path: str, content: bytes, expected: bytes | None) -> None:
     except OSError as error:
         raise InputError(path, f"cannot be written ({error.strerror})", "check permissions and free space") from None
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # where nothing may be written, nothing may be removed either, though it is not there
             os.unlink(part)

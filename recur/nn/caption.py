@@ -113,7 +113,9 @@ class CaptionNetwork(nn.Module):
         counts = torch.bincount(picture, minlength=len(memory))
         order = torch.argsort(picture, stable=True)
         slot = torch.empty_like(order)
-        slot[order] = torch.arange(len(order)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
+        slot[order] = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts).repeat_interleave(
+            counts
+        )
         width = int(counts.max())
         place = picture * width + slot  # [M] in [P, width]
         query = self.query(hidden)
@@ -127,7 +129,7 @@ class CaptionNetwork(nn.Module):
         mixed = torch.tanh(keys[:, None] + query[:, :, None])  # [P, T, R, A]
         scores = self.score(mixed).squeeze(-1).float()
         if regions is not None:
-            outside = torch.arange(memory.shape[1]) >= regions[:, None]
+            outside = torch.arange(memory.shape[1], device=regions.device) >= regions[:, None]
             scores = scores.masked_fill(outside[:, None], float("-inf"))
         weights = scores.softmax(-1)
         return weights.to(memory.dtype) @ memory, weights
@@ -139,7 +141,7 @@ class CaptionNetwork(nn.Module):
         order; all when left out.
         """
         packing, scores = self.score_sentences(
-            features, owner, tokens, torch.full((len(tokens),), tokens.shape[1]), words
+            features, owner, tokens, tokens.new_full((len(tokens),), tokens.shape[1]), words
         )
         out = scores.new_empty(*tokens.shape, scores.shape[1])
         out[packing.row, packing.step] = scores
@@ -230,15 +232,16 @@ class CaptionNetwork(nn.Module):
         rows = start.shape[0]
         state = self.first_state(rows, start)
         _, state = self.step(start, state, memory, keys)
-        word = torch.full((rows,), language)
-        over = torch.zeros(rows, dtype=torch.bool)
+        word = words.new_full((rows,), language)
+        over = torch.zeros(rows, dtype=torch.bool, device=words.device)
         chosen: list[Tensor] = []
         for _ in range(length):
             top, state = self.step(self.embedding(word).to(start.dtype), state, memory, keys)
             scores = self.predict(top, words).float()
             if temperature:
                 total = (scores / temperature).softmax(-1).cumsum(-1)
-                place = torch.searchsorted(total, torch.rand(rows, 1) * total[:, -1:]).clamp_(max=len(words) - 1)[:, 0]
+                drawn = torch.rand(rows, 1, device=total.device) * total[:, -1:]
+                place = torch.searchsorted(total, drawn).clamp_(max=len(words) - 1)[:, 0]
             else:
                 place = scores.argmax(-1)
             word = words[place].masked_fill(over, end)

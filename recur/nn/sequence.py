@@ -36,7 +36,7 @@ class Packing:
     def of(cls, lengths: Tensor) -> Packing:
         """The packing of sequences with `lengths` [N], each 1 or more."""
         order = torch.argsort(lengths, descending=True, stable=True)
-        steps = torch.arange(int(lengths.max()))
+        steps = torch.arange(int(lengths.max()), device=lengths.device)
         step, place = (steps[:, None] < lengths[order][None]).nonzero(as_tuple=True)
         return cls(order[place], step, tuple(torch.bincount(step).tolist()))
 
@@ -140,7 +140,7 @@ def locked_dropout(
     if not training or share == 0:
         return x
     rows = int(packing.row.max()) + 1 if among is None else among[0]
-    mask = torch.rand(rows, x.shape[1], dtype=torch.float32) >= share
+    mask = torch.rand(rows, x.shape[1], dtype=torch.float32, device=x.device) >= share
     if among is not None:
         mask = mask[among[1]]
     return x * (mask.to(x.dtype) / (1 - share))[packing.row]

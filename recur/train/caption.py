@@ -126,6 +126,8 @@ def train_caption(
     if teacher is not None and shards is not None:
         raise RecurError("--teacher keeps its answers about every picture, and shards are streamed; leave it out")
     with gathered() as team, StopRequest(seconds=seconds) as stop:
+        if eye.module is not None:
+            eye.module.to(team.device)
         look = partial(
             _sources,
             eye,
@@ -185,6 +187,8 @@ def train_caption(
             return _stopped(stop, work, out)
         if not team.leads:
             return out
+    if eye.module is not None:
+        eye.module.to("cpu")  # a frozen one is written and measured there, too
     _warn(run, sources["dev"])
     meta = {
         "task": "caption",

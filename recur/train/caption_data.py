@@ -114,6 +114,20 @@ class CaptionBatch:
     among: tuple[int, Tensor] | None = None
     asked: int = 0
 
+    def to(self, device: torch.device) -> CaptionBatch:
+        """The same on another device; itself when it is there."""
+        if self.tokens.device == device:
+            return self
+        return CaptionBatch(
+            self.owner.to(device),
+            self.tokens.to(device),
+            self.targets.to(device),
+            self.lengths.to(device),
+            self.words.to(device),
+            None if self.among is None else (self.among[0], self.among[1].to(device)),
+            self.asked,
+        )
+
     def part(self, pictures: slice) -> CaptionBatch:
         """The captions of some of the step's pictures, which `owner` counts from the first of them."""
         start, stop, _ = pictures.indices(int(self.owner.max()) + 1)
@@ -220,8 +234,13 @@ class TrainedFeatures:
             gain = rng.uniform(0.8, 1.25, (len(rows), 1, 1, 1)) * rng.uniform(0.95, 1.05, shape)
             pixels = (pixels * torch.from_numpy(gain[part].astype(np.float32))).clamp_(0, 255)
         with torch.set_grad_enabled(rng is not None and self.learning and torch.is_grad_enabled()):
-            grid: Tensor = self.encoder(pixels)
+            grid: Tensor = self.encoder(pixels.to(device_of(self.encoder)))
         return grid.flatten(2).transpose(1, 2) if grid.ndim == 4 else grid.reshape(len(batch), -1, grid.shape[-1])
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network is, and what it reads has to be."""
+    return next(module.parameters()).device
 
 
 class MovingSource(Protocol):
@@ -238,12 +257,13 @@ def freeze(source: MovingSource, *, batch: int = 64) -> FrozenFeatures:
     """The features of every picture and its mirror image, for the phases that leave the encoder alone."""
     parts: list[NDArray[np.float16]] = []
     everything = source.pixels  # once: a source may have to collect them
+    device = device_of(source.encoder)
     with torch.inference_mode(), autocast():
         for start in range(0, len(everything), batch):
             pixels = torch.from_numpy(everything[start : start + batch]).permute(0, 3, 1, 2)
-            both = [source.encoder(view.float()) for view in (pixels, pixels.flip(3))]
+            both = [source.encoder(view.float().to(device)) for view in (pixels, pixels.flip(3))]
             grids = [g.flatten(2).transpose(1, 2) if g.ndim == 4 else g for g in both]
-            parts.append(torch.stack(grids, 1).float().numpy().astype(np.float16))
+            parts.append(torch.stack(grids, 1).float().cpu().numpy().astype(np.float16))
     return FrozenFeatures(np.concatenate(parts))
 
 

@@ -56,7 +56,9 @@ def self_critical_loss(
     has = np.array([bool(captions.ids[lang][row]) for row in rows])
     vocabulary = captions.vocabulary
     language, limit = vocabulary.language_id(lang), MAX_WORDS.get(lang, DEFAULT_MAX_WORDS)
-    words_of = captions.words[lang]
+    device = features.device
+    batch = batch.to(device)
+    words_of = batch.words
     drawn = network.generate(
         features.detach(), language, words_of, end=END, copies=COPIES, length=limit, temperature=TEMPERATURE
     )
@@ -70,9 +72,9 @@ def self_critical_loss(
     by_picture = rewards.reshape(len(rows), COPIES)
     advantage = (by_picture - (by_picture.sum(1, keepdims=True) - by_picture) / (COPIES - 1)).reshape(-1)
 
-    tokens = torch.cat([torch.full((len(drawn), 1), language), drawn[:, :-1]], 1)
-    position = torch.from_numpy(captions.position[lang])
-    owner = torch.arange(len(rows)).repeat_interleave(COPIES)
+    tokens = torch.cat([drawn.new_full((len(drawn), 1), language), drawn[:, :-1]], 1)
+    position = torch.from_numpy(captions.position[lang]).to(device)
+    owner = torch.arange(len(rows), device=device).repeat_interleave(COPIES)
     # END itself is part of the sentence; what generate() repeats after it is not.
     lengths = ((drawn != END).sum(1) + 1).clamp(max=drawn.shape[1])
     places = int(lengths.sum())
@@ -86,7 +88,7 @@ def self_critical_loss(
     packing, scores = network.score_sentences(features, owner, tokens, lengths, words_of)
     wanted = position[drawn][packing.row, packing.step]
     chosen = scores.float().div(TEMPERATURE).log_softmax(-1).gather(-1, wanted[:, None])[:, 0]
-    gains = chosen * torch.from_numpy(advantage).float()[packing.row]
+    gains = chosen * torch.from_numpy(advantage).float().to(device)[packing.row]
     gain = gains.mean() if part is None else gains.sum() / places
     loss: Tensor = -gain + CROSS_ENTROPY_SHARE * cross_entropy(network, features, batch)
     return loss

@@ -35,6 +35,7 @@ from recur.train.caption_data import (
     FeatureSource,
     Split,
     TrainedFeatures,
+    device_of,
     freeze,
 )
 from recur.train.checkpoint import (
@@ -124,13 +125,14 @@ def greedy_captions(
     """The most probable word at every step, for every picture of a split."""
     was_training = network.training
     network.eval()
-    words = torch.from_numpy(np.flatnonzero(vocabulary.allowed(lang)))
+    device = device_of(network)
+    words = torch.from_numpy(np.flatnonzero(vocabulary.allowed(lang))).to(device)
     language, limit = vocabulary.language_id(lang), MAX_WORDS.get(lang, DEFAULT_MAX_WORDS)
     captions: list[list[str]] = []
     with torch.inference_mode(), autocast():
         for start in range(0, len(split), batch):
             rows = np.arange(start, min(start + batch, len(split)))
-            features = source.features(rows, None)
+            features = source.features(rows, None).to(device)
             found = network.generate(features, language, words, end=END, length=limit)
             captions += [vocabulary.decode(row) for row in found.tolist()]
     network.train(was_training)
@@ -202,6 +204,7 @@ def train_phases(
 
     `sources` has "train" and "dev". A phase without a moving encoder uses features computed once at its start.
     """
+    _move(run, encoder, run.team.device)
     first_phase = first_epoch = 0
     losses: list[float] = []  # of the steps of the epoch that is on its way
     saved = None
@@ -268,7 +271,14 @@ def train_phases(
         if run.team.leads:
             run.reports[phase.kind] = dev_report(run, dev_source)
         first_epoch, saved = 0, None
+    _move(run, encoder, torch.device("cpu"))  # where they are measured and written
     return True
+
+
+def _move(run: Run, encoder: nn.Module | None, device: torch.device) -> None:
+    for module in (run.network, encoder):
+        if module is not None:
+            module.to(device)
 
 
 def _epoch(
@@ -326,10 +336,11 @@ def _step(
     # Alone, a process has the whole step, and sums nothing that is not already a sum.
     mine = None if run.team.size == 1 else run.team.part(len(rows))
     own = ALL if mine is None or phase.kind == "cider" else mine
+    device = device_of(run.network)
     with autocast():
         parts: list[Tensor] = []
         nothing = mine is not None and mine.start == mine.stop  # fewer pictures in the step than processes
-        features = torch.zeros(0) if nothing else source.features(rows, rng, own)
+        features = torch.zeros(0) if nothing else source.features(rows, rng, own).to(device)
         for lang in () if nothing else run.vocabulary.languages:
             if phase.kind == "cider":
                 part = self_critical_loss(
@@ -341,7 +352,7 @@ def _step(
                 batch = run.captions.batch(lang, rows, fewer, most=TAUGHT_CAPTIONS)
                 if batch is not None and mine is not None:
                     batch = batch.part(mine)
-                part = None if batch is None else sentence_loss(run.network, features, batch)
+                part = None if batch is None else sentence_loss(run.network, features, batch.to(device))
             if part is not None:
                 parts.append(part)
     if not parts and mine is None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from recur.errors import RecurError
 from recur.nn.vision import DistillationHead, Trunk
-from recur.train.caption_data import ALL, Split, keep
+from recur.train.caption_data import ALL, Split, device_of, keep
 from recur.train.checkpoint import StopRequest
 from recur.train.teacher import TeacherCache, build_teacher_cache
 from recur.train.trunk import distillation_loss, jitter_colours, make_batch, map_scale, total_loss
@@ -73,12 +73,14 @@ class TaughtFeatures:
             side = min(SMALL_SIDE, full) if self.progress < SMALL_SHARE else full
         pixels, maps, probabilities = make_batch(self.answers, self.rows[rows[part]], chosen[part], side)
         colours = pixels.float() if rng is None else jitter_colours(pixels.float(), rng, count, part)
+        device = device_of(self.encoder)
         with torch.set_grad_enabled(rng is not None and torch.is_grad_enabled()):
-            grid = self.encoder(colours)
+            grid = self.encoder(colours.to(device))
             self.lesson = None
             if rng is not None:
                 guess, logits = self.encoder.head(grid)
-                parts = distillation_loss(guess.float(), logits.float(), maps, probabilities, self.scale)
+                wanted = (wish.to(device) for wish in (maps, probabilities, self.scale))
+                parts = distillation_loss(guess.float(), logits.float(), *wanted)
                 self.lesson = total_loss(parts)
         cells: Tensor = grid.flatten(2).transpose(1, 2)
         return cells

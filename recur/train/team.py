@@ -3,7 +3,10 @@
 Every process has the whole network and a share of the pictures of each step. What a step draws at random is drawn for
 all its pictures by all of them, and each keeps its own part: so the sum of their gradients is the gradient of one
 process that does everything (up to the order of sums), and the first of them alone writes files. PyTorch's launcher
-says who is who (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT); they talk through gloo.
+says who is who (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
+
+Where PyTorch finds GPUs, each process has one of its own, and what lies on it is summed through NCCL; what lies in
+memory, and everything on processors alone, goes through gloo.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -22,6 +25,7 @@ from torch import Tensor
 from recur.errors import RecurError
 
 Value = TypeVar("Value")
+CPU: Final = torch.device("cpu")
 PATIENCE = timedelta(days=1)  # the first one may look at a million pictures before the others go on
 
 
@@ -31,6 +35,7 @@ class Team:
 
     rank: int = 0
     size: int = 1
+    device: torch.device = CPU  # what this process computes on
 
     @property
     def leads(self) -> bool:
@@ -74,14 +79,15 @@ class Team:
             return loss
         flat = [torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters]
         there = torch.tensor([float(p.grad is not None) for p in parameters] + [loss])
-        everything = torch.cat([*flat, there])
+        everything = torch.cat([*flat, there.to(self.device)])
         distributed.all_reduce(everything)
+        *having, total = everything[-len(there) :].tolist()
         at = 0
         for place, parameter in enumerate(parameters):
             summed = everything[at : at + parameter.numel()].view_as(parameter)
             at += parameter.numel()
-            parameter.grad = summed.clone() if everything[len(everything) - len(there) + place] > 0 else None
-        return float(everything[-1])
+            parameter.grad = summed.clone() if having[place] > 0 else None
+        return float(total)
 
 
 def is_first() -> bool:
@@ -89,23 +95,42 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def own_device() -> torch.device:
+    """The GPU of this process, by its number on its machine; the processors where PyTorch finds no GPU.
+
+    CUDA_VISIBLE_DEVICES, empty, hides the GPUs. Errors: RecurError when there are more processes than GPUs.
+    """
+    if not torch.cuda.is_available():
+        return CPU
+    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= there:
+        raise RecurError(
+            f"process {number + 1} of this machine has no GPU of its own (found {there}); start at most one for each "
+            "(--nproc-per-node), or none on GPUs: CUDA_VISIBLE_DEVICES="
+        )
+    return torch.device("cuda", number)
+
+
 @contextmanager
 def gathered() -> Iterator[Team]:
     """The team that the launcher has called together; one process alone without a launcher.
 
-    Errors: RecurError when the others cannot be reached.
+    Errors: RecurError when the others cannot be reached, or when there are more processes than GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
+    device = own_device()
     if size == 1:
-        yield Team()
+        yield Team(device=device)
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL asks for it
     try:
-        distributed.init_process_group("gloo", timeout=PATIENCE)
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     except (ValueError, RuntimeError) as error:
         raise RecurError(
             f"WORLD_SIZE is {size}, but the other processes cannot be reached ({error}); start them with torchrun"
         ) from None
     try:
-        yield Team(distributed.get_rank(), distributed.get_world_size())
+        yield Team(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()
