@@ -268,4 +268,6 @@ def test_on_a_device_of_its_own(kind: str, place: Path, monkeypatch: pytest.Monk
     here, there = found
     assert set(here) == set(there)
     for name, value in here.items():
-        assert np.allclose(there[name], value, rtol=1e-4, atol=1e-5), name
+        # Adam's steps do not know how small a gradient is: one that is rounding alone may go the other way.
+        apart = np.abs(there[name] - value)
+        assert (apart.mean() < 1e-6) & (apart.max() < 1e-3), name
