@@ -25,12 +25,12 @@ NARROW = 0.25  # of the width of a figure: no phase gets less, however short it 
 BINS = 10
 
 
-def plot_training(log: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss and dev CIDEr-D by epoch, as PNG.
+def plot_training(log: Sequence[Mapping[str, Any]], *, score: str = "dev CIDEr-D x 100") -> bytes:
+    """Loss and a score on dev by epoch, as PNG.
 
-    `log` has a row an epoch: `phase`, `epoch`, `loss`, and for each language its CIDEr-D times 100 under its own name
-    (`mean` is of them, and keys that end in `_distinct` count captions; both are left out). Phases minimise different
-    things: the loss of each has a panel and a scale of its own. Below, a grey line marks where a phase begins.
+    `log` has a row an epoch: `phase`, `epoch`, `loss`, and for each language its `score` under its own name (`mean` is
+    of them, and keys that end in `_distinct` count captions; both are left out). Phases minimise different things: the
+    loss of each has a panel and a scale of its own. Below, a grey line marks where a phase begins.
     """
     if not log:
         raise RecurError("training plot: the log is empty; train for at least one epoch")
@@ -62,7 +62,7 @@ def plot_training(log: Sequence[Mapping[str, Any]]) -> bytes:
         axes.margins(y=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     panels[0].set_ylabel("loss")
-    below.set_ylabel("dev CIDEr-D x 100")
+    below.set_ylabel(score)
     below.set_xlabel("epoch")
     if languages:
         below.legend(loc="lower right", frameon=False)
