@@ -21,7 +21,7 @@ DISTINCT = "_distinct"
 # Apart in hue and in lightness, so that they differ on paper and for colour-blind readers (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 STYLES = ("-", "--", ":")  # of lines that have the same colour
-NARROW = 0.25  # of the width of a figure: no phase gets less, however short it was
+NARROW = 0.25  # of all epochs: a phase that was shorter is drawn as wide as one that took so many
 BINS = 10
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def sentences_to_follow(captions: Captions) -> Followed | None:
     there and of a picture each; None when there are none.
     """
     for lang, pictures in captions.ids.items():
-        first = [(row, ids) for row, several in enumerate(pictures) for ids in several][:AMONG]
+        first = list(islice(((row, ids) for row, several in enumerate(pictures) for ids in several), AMONG))
         if first:
             length = Counter(len(ids) for _, ids in first).most_common(1)[0][0]
             chosen: dict[int, list[int]] = {}
