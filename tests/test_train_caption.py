@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,7 +29,7 @@ from recur.errors import RecurError  # noqa: E402
 from recur.train import phases  # noqa: E402
 from recur.train.caption import plan, train_caption  # noqa: E402
 from recur.train.caption_data import make_split, repeatable_words  # noqa: E402
-from recur.train.checkpoint import StopRequest  # noqa: E402
+from recur.train.checkpoint import StopRequest, load_checkpoint  # noqa: E402
 from recur.train.finish import calibrate_bundle  # noqa: E402
 
 WORDS = {"a", "there", "is", "red", "green", "blue", "square", "circle", "on", "the", "ground"}
@@ -56,6 +58,12 @@ def assert_same(one: Path, other: Path) -> None:
         assert np.array_equal(first[name], second[name]), name
 
 
+def watched_in(out: Path) -> list[dict[str, Any]]:
+    """What the training page of a bundle shows, from the checkpoint."""
+    found: list[dict[str, Any]] = load_checkpoint(out.with_name(out.name + ".work") / "checkpoint").extra["watched"]
+    return found
+
+
 def test_it_learns_and_the_bundle_captions(shapes: Path, trunk: Path, tmp_path: Path) -> None:
     out = tmp_path / "shapes.bundle"
     options = {**SMALL, "hidden": 128, "embedding": 96, "epochs": 40, "batch": 3}
@@ -81,6 +89,21 @@ def test_it_learns_and_the_bundle_captions(shapes: Path, trunk: Path, tmp_path: 
     card = read_bundle(out).card
     assert "CIDEr-D" in card
     assert "What each phase did" in card
+    page = (tmp_path / "shapes.bundle.work" / "training.html").read_text("utf-8")
+    assert page.count('<img src="data:image/png;base64,') == 3
+    assert "default-src 'none'" in page
+    assert not re.search(r"""(?:src|href)=["'](?!data:)|@import|url\(""", page)
+    assert all(f"<td>{len(names)}</td><td>cider</td>" in part for part in page.split("</article>")[:3])
+    watched = watched_in(out)
+    assert [(each["phase"], each["epoch"]) for each in watched] == list(
+        zip(names, range(1, 1 + len(names)), strict=True)
+    )
+    assert all(len(each["gradients"]) == 4 and min(each["gradients"]) > 0 for each in watched), (
+        "before the last word of 'a red square' there are two, the language and the picture"
+    )
+    moving = {each["phase"] for each in watched if any(name.startswith("encoder.") for name in each["ratios"])}
+    assert moving == {"joint"}
+    assert all(0 < each["ratios"]["rnn.1.weight_hh_l0"] < 1 for each in watched)
 
 
 def test_a_captioner_is_calibrated_again(
@@ -116,6 +139,7 @@ def test_cells_and_no_attention_with_a_frozen_encoder(cell: Any, shapes: Path, t
     )
     bundle = read_bundle(out)
     assert (bundle.meta["cell"], bundle.meta["attention"]) == (cell, 0)
+    assert [len(each["gradients"]) for each in watched_in(out)] == [4, 4]
     caption = recur.load(out)(shapes / "images" / "000.png")[0]
     assert all(word.region is None for word in caption.words)
 
@@ -237,6 +261,30 @@ def test_a_run_that_is_asked_to_stop_goes_on_where_it_was(
     monkeypatch.setattr(phases, "_step", lambda *given: seen.append(step(*given)) or seen[-1])
     assert_same(undisturbed, train_caption(out=tmp_path / "two", resume=True, **options))
     assert len(seen) == 3 * 5 - steps  # three phases of one epoch each
+    assert watched_in(tmp_path / "one") == watched_in(tmp_path / "two")
+    assert len(watched_in(tmp_path / "one")) == 3
+
+
+def test_watching_changes_nothing(shapes: Path, trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = {
+        **SMALL, "encoder": str(trunk), "data": shapes, "finetune_encoder": True, "cider": 1, "quantize": False
+    }  # fmt: skip
+    seen = train_caption(out=tmp_path / "seen", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(phases, "sentences_to_follow", lambda captions: None)
+        patch.setattr(phases, "weights_of", lambda network, encoder: None)
+        unseen = train_caption(out=tmp_path / "unseen", **options)
+    assert (tmp_path / "unseen.work" / "training.html").read_text("utf-8").count("<img") == 1
+    assert_same(seen, unseen)
+    # A checkpoint of before there was such a page: what is done from now on is on it.
+    file = tmp_path / "unseen.work" / "checkpoint" / "last.pt"
+    content = torch.load(file, weights_only=True)
+    extra = json.loads(content["extra"])
+    del extra["watched"]
+    torch.save({**content, "extra": json.dumps(extra)}, file)
+    train_caption(out=unseen, resume=True, **{**options, "cider": 2})
+    assert [(each["phase"], each["epoch"]) for each in watched_in(unseen)] == [("cider", 4)]
+    assert (tmp_path / "unseen.work" / "training.html").read_text("utf-8").count("<img") == 3
 
 
 def test_another_run_in_the_same_place_is_refused(shapes: Path, trunk: Path, tmp_path: Path) -> None:

@@ -13,12 +13,12 @@ pytest.importorskip("matplotlib")
 
 from recur.errors import RecurError
 from recur.train import plot
-from recur.train.plot import plot_reliability, plot_training
+from recur.train.plot import plot_ratios, plot_reliability, plot_training
 
 LOG = [
     {"phase": "decoder", "epoch": 1, "loss": 4.0, "en": 20.0, "en_distinct": 100.0},
     {"phase": "decoder", "epoch": 2, "loss": 3.0, "en": 30.0, "zh": 55.5, "zh_distinct": 20.0},
-    {"phase": "cider", "epoch": 1, "loss": -0.5, "en": 41.25, "zh": 60.0},
+    {"phase": "cider", "epoch": 1, "loss": -0.5, "mean": 50.625, "en": 41.25, "zh": 60.0},
 ]
 
 
@@ -41,14 +41,15 @@ def size_of(encoded: bytes) -> tuple[int, int]:
 def test_training_plot(drawn: list[Any]) -> None:
     first = plot_training(LOG)
     assert size_of(first) == (704, 616)
-    above, below = drawn[0].axes
-    losses = [line.get_ydata().tolist() for line in above.lines if len(line.get_ydata()) and line.get_marker() == "."]
-    assert losses == [[4.0, 3.0], [-0.5]], "a curve a phase"
+    below, *above = drawn[0].axes
+    losses = [[line.get_ydata().tolist() for line in panel.lines] for panel in above]
+    assert losses == [[[4.0, 3.0]], [[-0.5]]], "a panel a phase"
     scores = {line.get_label(): line.get_ydata() for line in below.lines if line.get_marker() == "."}
     assert list(scores) == ["en", "zh"]
     np.testing.assert_array_equal(scores["zh"], [np.nan, 55.5, 60.0])
     assert {text.get_text() for text in below.texts} == {"41.2", "60.0"}
-    assert {text.get_text() for text in above.texts} == {"decoder", "cider"}
+    assert [panel.get_title("left") for panel in above] == ["decoder", "cider"]
+    assert [line.get_xdata()[0] for line in below.lines if line.get_marker() != "."] == [2.5], "where a phase begins"
     assert plot_training(LOG) == first
 
 
@@ -56,6 +57,14 @@ def test_training_plot_of_one_epoch_and_of_none() -> None:
     assert size_of(plot_training([{"phase": "decoder", "epoch": 1, "loss": 4.0}])) == (704, 616)
     with pytest.raises(RecurError, match="log is empty"):
         plot_training([])
+
+
+@pytest.mark.parametrize(("count", "width"), [(6, 704), (7, 968)])
+def test_lines_of_many_matrices_are_told_apart(count: int, width: int, drawn: list[Any]) -> None:
+    watched = [{"epoch": n, "ratios": {f"w{i}": 0.001 * n for i in range(count)}} for n in (1, 2)]
+    assert size_of(plot_ratios(watched))[0] == width
+    lines = [line for line in drawn[0].axes[0].lines if line.get_marker() == "."]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == count
 
 
 def test_reliability_plot(drawn: list[Any]) -> None:

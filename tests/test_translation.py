@@ -408,6 +408,7 @@ def test_training_learns_resumes_and_writes_a_bundle(
 ) -> None:
     pytest.importorskip("torch")
     from recur.train import translation as training
+    from recur.train.checkpoint import load_checkpoint
 
     write_pairs(tmp_path, 18)
     options = ["--data", str(tmp_path / "train"), "--dev", str(tmp_path / "train"), "--from", "en", "--to", "de"]
@@ -443,6 +444,21 @@ def test_training_learns_resumes_and_writes_a_bundle(
     first, second = read_bundle(whole), read_bundle(parts)
     for name, value in first.weights.items():
         assert np.array_equal(value, second.weights[name]), name
+    watched = [load_checkpoint(tmp_path / f"{out}.work" / "checkpoint").extra["watched"] for out in ("whole", "parts")]
+    assert watched[0] == watched[1]
+    assert [each["epoch"] for each in watched[0]] == list(range(1, 17))
+    assert all(min(each["gradients"]) > 0 and "forwards.weight_hh_l0" in each["ratios"] for each in watched[0])
+    page = (tmp_path / "whole.work" / "training.html").read_text("utf-8")
+    assert page.count('<img src="data:image/png;base64,') == 3
+    assert '<th scope="col">BLEU en-de</th>' in page
+    # Nobody looks: the same weights again.
+    unseen = tmp_path / "unseen"
+    monkeypatch.setattr(training, "pairs_to_follow", lambda *given: None)
+    monkeypatch.setattr(training, "weights_of", lambda network: None)
+    assert main(["train", "translate", *options, "--out", str(unseen)]) == 0
+    assert (tmp_path / "unseen.work" / "training.html").read_text("utf-8").count("<img") == 1
+    for name, value in read_bundle(unseen).weights.items():
+        assert np.array_equal(value, first.weights[name]), name
     assert main(["train", "translate", *options, "--seed", "2", "--out", str(parts), "--resume"]) == 2
     assert "seed was 1, now 2" in capsys.readouterr().err
 
@@ -516,6 +532,32 @@ def test_a_translator_learns_from_further_tables(tmp_path: Path) -> None:
     training = read_bundle(tmp_path / "b").meta["training"]
     assert training["pairs"] + training["held_out"] == 36 + 1
     assert (training["repeat"], training["word_dropout"]) == (2, 0.1)
+
+
+def test_pairs_of_the_most_common_lengths_are_followed(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from recur.nn.translation import TranslationNetwork
+    from recur.train.translation import make_subwords
+    from recur.train.watch_translation import gradients_to_source, pairs_to_follow
+
+    subwords = make_subwords([read_pairs(write_pairs(tmp_path), "en", "de")], "en", "de", 80)
+    allowed = subwords.allowed("de").tolist()
+    pieces = [number for number in allowed if number >= subwords.first]
+    sources = [[pieces[0]] * 3, [pieces[1]] * 2, [pieces[1]] * 2, *([piece] * 3 for piece in pieces[:10])]
+    targets = [[pieces[2]], [pieces[1]] * 4, [pieces[1]] * 4, *([piece] * 2 for piece in pieces[:10])]
+    followed = pairs_to_follow(sources, targets, subwords, "de")
+    assert followed is not None
+    assert followed.rows.tolist() == list(range(3, 11))
+    assert followed.tokens[1].tolist() == [subwords.language_id("de"), pieces[1], pieces[1]]
+    assert allowed[followed.end] == END
+    torch.manual_seed(0)
+    network = TranslationNetwork(vocabulary=len(subwords), embedding=5, hidden=6, encoder=4, attention=3)
+    first = gradients_to_source(network, sources, followed)
+    assert network.training
+    assert len(first) == 3
+    assert first == gradients_to_source(network, sources, followed), "no dropout"
+    assert all(value.grad is None for value in network.parameters())
+    assert pairs_to_follow([], [], subwords, "de") is None
 
 
 def test_network_equals_engine() -> None:

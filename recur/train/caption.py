@@ -21,6 +21,7 @@ from recur.data.caption_shards import Shards
 from recur.data.captions import hold_out, read_captions
 from recur.data.text import Vocabulary
 from recur.errors import RecurError
+from recur.files import write_atomically
 from recur.hub import resolve
 from recur.nn.caption import CaptionNetwork, Cell
 from recur.train.caption_data import (
@@ -45,6 +46,7 @@ from recur.train.quantize import quantize_encoder
 from recur.train.streamed import order_in, shards_in, streamed, streamed_sources
 from recur.train.taught import TaughtFeatures, taught_features
 from recur.train.team import gathered, is_first
+from recur.train.watch_caption import render_caption_training
 
 DECODER_RATE, JOINT_RATE, ENCODER_RATE, CIDER_RATE = 1.5e-3, 5e-4, 1e-4, 2e-4
 NO_REPEAT = 3  # words in a row that a caption says once: "on the beach on the beach" helps nobody
@@ -221,6 +223,7 @@ def train_caption(
     if quantize:
         quantize_encoder(out, train=train, dev=dev)
     finish_bundle(out, train=train, dev=dev, log=run.log)
+    write_atomically(work / "training.html", render_caption_training(out.stem, run.log, run.watched).encode())
     return out
 
 

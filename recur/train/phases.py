@@ -55,6 +55,8 @@ from recur.train.precision import autocast
 from recur.train.streamed import Order, StreamedFeatures
 from recur.train.taught import TAUGHT_CAPTIONS, TaughtFeatures
 from recur.train.team import Team
+from recur.train.watch import update_ratios, weights_of
+from recur.train.watch_caption import gradients_to_picture, sentences_to_follow
 
 LABEL_SMOOTHING = 0.1
 CLIP = 2.0
@@ -79,9 +81,12 @@ class Run:
     reports: dict[str, Any] = field(default_factory=dict)
     team: Team = field(default_factory=Team)
     order: Order = epoch_order  # of the pictures of an epoch
+    watched: list[dict[str, Any]] = field(default_factory=list)  # what the training page shows of each epoch
+    ratios: dict[str, float] = field(default_factory=dict)  # of the last step of an epoch
 
     def __post_init__(self) -> None:
         self.captions = Captions(self.train, self.vocabulary)
+        self.followed = sentences_to_follow(self.captions)
         self.dev_scorers = {
             lang: CiderD([rows or ((),) for rows in self.dev.tokens[lang]]) for lang in self.vocabulary.languages
         }
@@ -217,6 +222,7 @@ def train_phases(
         if encoder is not None:
             encoder.load_state_dict(saved.models["encoder"])
         run.log[:] = saved.extra["log"]
+        run.watched[:] = saved.extra.get("watched", ())
         run.reports.update(saved.extra["reports"])
         run.best_score = float(saved.extra["best_score"])
         losses = [float(loss) for loss in saved.extra.get("losses", ())]
@@ -248,7 +254,9 @@ def train_phases(
         for epoch in range(start, phase.epochs):
             if _stale(run.log, phase.kind):
                 break
-            if not _epoch(run, phase, number, epoch, train_source, optimizer, stop, losses):
+            if not _epoch(
+                run, phase, number, epoch, train_source, optimizer, stop, losses, encoder if moving else None
+            ):
                 if run.team.leads:
                     _save(run, optimizer, encoder, number, epoch, losses)
                 return False
@@ -257,6 +265,10 @@ def train_phases(
             scores = run.team.told(partial(dev_scores, run, dev_source))
             mean = float(np.mean([scores[lang] for lang in run.vocabulary.languages if lang in scores] or [0.0]))
             run.log.append({"phase": phase.kind, "epoch": epoch + 1, "loss": loss, "mean": mean, **scores})
+            if run.team.leads:
+                back = [] if run.followed is None else gradients_to_picture(run.network, train_source, run.followed)
+                seen = {"phase": phase.kind, "epoch": len(run.log), "gradients": back, "ratios": run.ratios}
+                run.watched.append(seen)
             # Of equals the later one: it has seen more, and on tiny data every score is 0 for a while.
             if mean >= run.best_score:
                 run.best_score = mean
@@ -290,9 +302,10 @@ def _epoch(
     optimizer: torch.optim.Optimizer,
     stop: StopRequest,
     losses: list[float],
+    encoder: nn.Module | None,
 ) -> bool:
     """One pass over the training pictures, adding the loss of each step to `losses`; those that are there already are
-    of steps that were done before. False when asked to stop.
+    of steps that were done before. `encoder` is the one that learns. False when asked to stop.
     """
     steps = math.ceil(len(run.train) / run.pictures_per_step)
     key = 1000 * number + epoch  # no two epochs of a run share it
@@ -310,7 +323,9 @@ def _epoch(
             for place, group in enumerate(optimizer.param_groups):
                 highest = phase.rate if place < 2 else phase.encoder_rate
                 group["lr"] = rate_at(done, phase.epochs * steps, highest)
+            before = weights_of(run.network, encoder) if step == steps - 1 and run.team.leads else None
             losses.append(_step(run, phase, source, rows, rng, optimizer))
+            run.ratios = {} if before is None else update_ratios(before, run.network, encoder)
             progress.update(step + 1, f"loss {losses[-1]:.3f}")
     return True
 
@@ -403,6 +418,7 @@ def _save(
         extra={
             "settings": run.settings,
             "log": run.log,
+            "watched": run.watched,
             "reports": run.reports,
             "best_score": run.best_score,
             "losses": list(losses),

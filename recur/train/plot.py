@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -15,31 +16,38 @@ from numpy.typing import NDArray
 from recur.errors import RecurError
 from recur.metrics.calibration import expected_calibration_error, risk_coverage
 
-OWN_KEYS = ("phase", "epoch", "loss")
+OWN_KEYS = ("phase", "epoch", "loss", "mean")
 DISTINCT = "_distinct"
 # Apart in hue and in lightness, so that they differ on paper and for colour-blind readers (Okabe and Ito 2008).
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+STYLES = ("-", "--", ":")  # of lines that have the same colour
+NARROW = 0.25  # of all epochs: a phase that was shorter is drawn as wide as one that took so many
 BINS = 10
 
 
-def plot_training(log: Sequence[Mapping[str, Any]]) -> bytes:
-    """Loss and dev CIDEr-D by epoch, as PNG.
+def plot_training(log: Sequence[Mapping[str, Any]], *, score: str = "dev CIDEr-D x 100") -> bytes:
+    """Loss and a score on dev by epoch, as PNG.
 
-    `log` has a row an epoch: `phase`, `epoch`, `loss`, and for each language its CIDEr-D times 100 under its own name
-    (keys that end in `_distinct` count captions and are left out). A grey line marks where a phase begins; the loss of
-    each phase is a curve of its own, because phases minimise different things.
+    `log` has a row an epoch: `phase`, `epoch`, `loss`, and for each language its `score` under its own name (`mean` is
+    of them, and keys that end in `_distinct` count captions; both are left out). Phases minimise different things: the
+    loss of each has a panel and a scale of its own. Below, a grey line marks where a phase begins.
     """
     if not log:
         raise RecurError("training plot: the log is empty; train for at least one epoch")
     epochs = np.arange(1, len(log) + 1)
-    phases = [str(row.get("phase", "")) for row in log]
-    starts = [i for i in range(len(log)) if i == 0 or phases[i] != phases[i - 1]]
+    starts = _starts(log)
+    stops = [*starts[1:], len(log)]
     languages = sorted({key for row in log for key in row if key not in OWN_KEYS and not key.endswith(DISTINCT)})
     figure = _figure(6.4, 5.6)
-    above, below = figure.subplots(2, 1, sharex=True)
-    for start, stop in zip(starts, [*starts[1:], len(log)], strict=True):
+    widths = [max(stop - start, NARROW * len(log)) for start, stop in zip(starts, stops, strict=True)]
+    grid = figure.add_gridspec(2, len(starts), width_ratios=widths)
+    below = figure.add_subplot(grid[1, :])
+    panels = [figure.add_subplot(grid[0, place]) for place in range(len(starts))]
+    for panel, start, stop in zip(panels, starts, stops, strict=True):
         losses = [float(row["loss"]) for row in log[start:stop]]
-        above.plot(epochs[start:stop], losses, marker=".", color="#333333")
+        panel.plot(epochs[start:stop], losses, marker=".", color="#333333")
+        if log[start].get("phase"):
+            panel.set_title(str(log[start]["phase"]), fontsize=10, color="#777777", loc="left")
     for colour, lang in zip(_colours(len(languages)), languages, strict=True):
         scores = np.array([float(row.get(lang, np.nan)) for row in log])
         below.plot(epochs, scores, marker=".", color=colour, label=lang)
@@ -48,20 +56,14 @@ def plot_training(log: Sequence[Mapping[str, Any]]) -> bytes:
             below.annotate(
                 f"{scores[best]:.1f}", (epochs[best], scores[best]), (0, 5), textcoords="offset points", ha="center"
             )
-    for axes in (above, below):
-        for start in starts[1:]:
-            axes.axvline(start + 0.5, color="#bbbbbb", linewidth=1)
+    _mark(below, log)
+    for axes in (*panels, below):
         axes.grid(axis="y", color="#eeeeee")
         axes.margins(y=0.15)
-    for start in starts:
-        if phases[start]:
-            above.annotate(
-                phases[start], (start + 1, 0.98), xycoords=("data", "axes fraction"), va="top", color="#777777"
-            )
-    above.set_ylabel("loss")
-    below.set_ylabel("dev CIDEr-D x 100")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    panels[0].set_ylabel("loss")
+    below.set_ylabel(score)
     below.set_xlabel("epoch")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     if languages:
         below.legend(loc="lower right", frameon=False)
     return _png(figure)
@@ -93,24 +95,31 @@ def plot_gradients(watched: Sequence[Mapping[str, Any]]) -> bytes:
         norms = np.maximum(np.asarray(row["gradients"], float), 1e-12)
         axes.semilogy(np.arange(1, len(norms) + 1), norms, color=COLOURS[0], alpha=(1 + number) / (1 + len(watched)))
     axes.set(xlabel="steps back", ylabel="gradient norm")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#eeeeee")
     return _png(figure)
 
 
 def plot_ratios(watched: Sequence[Mapping[str, Any]]) -> bytes:
     """The size of an update against the weights by epoch, a line a matrix, as PNG."""
-    figure = _figure(6.4, 3.6)
+    names = list(dict.fromkeys(name for row in watched for name in row["ratios"]))
+    many = len(names) > len(COLOURS)
+    figure = _figure(8.8 if many else 6.4, 3.6)
     axes = figure.subplots()
     epochs = [int(row["epoch"]) for row in watched]
-    names = list(dict.fromkeys(name for row in watched for name in row["ratios"]))
-    for colour, name in zip(_colours(len(names)), names, strict=True):
+    for number, (colour, name) in enumerate(zip(_colours(len(names)), names, strict=True)):
         values = [max(float(row["ratios"].get(name, np.nan)), 1e-12) for row in watched]
-        axes.semilogy(epochs, values, marker=".", color=colour, label=name)
+        style = STYLES[number // len(COLOURS) % len(STYLES)]
+        axes.semilogy(epochs, values, marker=".", color=colour, linestyle=style, label=name)
     axes.axhline(1e-3, color="#bbbbbb", linewidth=1)
+    _mark(axes, watched)
     axes.set(xlabel="epoch", ylabel="update / weights")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y", color="#eeeeee")
-    axes.legend(frameon=False, fontsize=8)
+    if many:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
+    else:
+        axes.legend(frameon=False, fontsize=8)
     return _png(figure)
 
 
@@ -150,6 +159,19 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _starts(rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The rows with which a phase begins."""
+    phases = [str(row.get("phase", "")) for row in rows]
+    return [i for i in range(len(rows)) if i == 0 or phases[i] != phases[i - 1]]
+
+
+def _mark(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A grey line before every phase but the first; `rows` have an epoch each, numbered through or not."""
+    first = int(rows[0]["epoch"])
+    for start in _starts(rows)[1:]:
+        axes.axvline(first + start - 0.5, color="#bbbbbb", linewidth=1)
 
 
 def _colours(count: int) -> list[str]:

@@ -11,7 +11,7 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from recur.data.pairs import Pairs, hold_out, pairs_hash, read_pairs
 from recur.data.subwords import END, UNK, Subwords, clean, learn_pieces, split_words
 from recur.data.text import PAD
 from recur.errors import RecurError
+from recur.files import write_atomically
 from recur.metrics.translation import bleu, chrf
 from recur.nn.translation import TranslationNetwork
 from recur.predict.translation import UNSPACED, Translator
@@ -40,6 +41,8 @@ from recur.train.checkpoint import (
     random_state,
     save_checkpoint,
 )
+from recur.train.watch import update_ratios, weights_of
+from recur.train.watch_translation import gradients_to_source, pairs_to_follow, render_translation_training
 
 RATE = 3e-3
 CLIP = 1.0
@@ -88,6 +91,8 @@ class Run:
     average: dict[str, Tensor]
     best_score: float = -1.0
     best: dict[str, Any] | None = None
+    watched: list[dict[str, Any]] = field(default_factory=list)  # what the training page shows of each epoch
+    ratios: dict[str, float] = field(default_factory=dict)  # of the last step of an epoch
 
 
 def train_translation(
@@ -201,6 +206,8 @@ def train_translation(
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
     write_bundle(out, meta, weights, tokenizer=subwords.to_bytes(), encoder=None, card="")
     finish_translation(out, held)
+    page = render_translation_training(out.stem, run.log, run.watched)
+    write_atomically(work.parent / "training.html", page.encode())
     return out
 
 
@@ -308,8 +315,11 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
         run.average = saved.models["average"]
         run.best, run.best_score = saved.models["best"], float(saved.extra["best_score"])
         run.log[:] = saved.extra["log"]
+        run.watched[:] = saved.extra.get("watched", ())
         if saved.optimizer is not None:
             optimizer.load_state_dict(saved.optimizer)
+    read = run.train[0]
+    followed = pairs_to_follow(read.source, read.target, run.subwords, read.direction[1])
     for epoch in range(first, run.epochs):
         loss = _epoch(run, epoch, optimizer, stop)
         if loss is None:
@@ -320,6 +330,8 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
         run.network.load_state_dict(now)
         mean = float(np.mean(list(scores.values())))
         run.log.append({"epoch": epoch + 1, "loss": loss, **scores})
+        back = [] if followed is None else gradients_to_source(run.network, read.source, followed)
+        run.watched.append({"epoch": epoch + 1, "gradients": back, "ratios": run.ratios})
         # Of equals the later one: on tiny data every score is 0 for a while.
         if mean >= run.best_score:
             run.best_score, run.best = mean, copy_state(run.average)
@@ -331,7 +343,12 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
             optimizer=optimizer.state_dict(),
             counters={"epoch": epoch + 1},
             rng=random_state(),
-            extra={"settings": run.settings, "log": run.log, "best_score": run.best_score},
+            extra={
+                "settings": run.settings,
+                "log": run.log,
+                "watched": run.watched,
+                "best_score": run.best_score,
+            },
         )
     if run.best is not None:
         run.network.load_state_dict(run.best)
@@ -358,7 +375,9 @@ def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopReq
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(run.network.parameters(), CLIP)
+            before = weights_of(run.network) if step == len(steps) - 1 else None
             optimizer.step()
+            run.ratios = {} if before is None else update_ratios(before, run.network)
             share = 1 - min(AVERAGE, (1 + done) / (10 + done))
             for name, value in state.items():
                 run.average[name].lerp_(value, share)

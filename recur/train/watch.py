@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,11 @@ from recur.explain.page import whole_page
 from recur.nn.language import LanguageNetwork
 from recur.train.plot import plot_gradients, plot_losses, plot_ratios
 
+Plot = Callable[[Sequence[Mapping[str, Any]]], bytes]
+
 STEPS = 100  # how far back the gradient is followed
 ROWS = 8  # texts over which it is followed
+LARGEST = 4  # matrices of an encoder that is trained along
 
 
 def gradients_back(network: LanguageNetwork, piece: Tensor) -> list[float]:
@@ -34,62 +37,93 @@ def gradients_back(network: LanguageNetwork, piece: Tensor) -> list[float]:
     trained = network.training
     network.eval()
     state = network.first_state(piece.shape[1])
-    states: list[Tensor] = []
-    sizes = []
+    handed: list[list[Tensor]] = []
     for at in range(len(piece) - 2):
         _, state = network(piece[at : at + 1], state)
-        parts = [part for layer in state.layers for part in layer]
-        states += parts
-        sizes.append(len(parts))
+        handed.append([part for layer in state.layers for part in layer])
     scores, _ = network(piece[-2:-1], state)
     loss = functional.cross_entropy(scores[0], piece[-1], ignore_index=UNKNOWN, reduction="sum")
-    found = torch.autograd.grad(loss, states, allow_unused=True) if states else ()
     network.train(trained)
+    return norms_back(loss, handed, piece.shape[1])
+
+
+def norms_back(loss: Tensor, handed: Sequence[Sequence[Tensor]], rows: int) -> list[float]:
+    """The norm of the gradient of `loss`, summed over `rows`, with regard to what each step handed on: a row's share,
+    the last step first. The gradients of the weights are left as they are.
+    """
+    if not handed:
+        return []
+    found = iter(torch.autograd.grad(loss, [part for parts in handed for part in parts], allow_unused=True))
     norms = []
-    at = 0
-    for size in sizes:
-        squares = [float((each**2).sum()) for each in found[at : at + size] if each is not None]
-        norms.append(sum(squares) ** 0.5 / piece.shape[1])
-        at += size
+    for parts in handed:
+        squares = [float((each**2).sum()) for each in (next(found) for _ in parts) if each is not None]
+        norms.append(sum(squares) ** 0.5 / rows)
     return norms[::-1]
 
 
-def weights_of(network: nn.Module) -> dict[str, Tensor]:
-    """A copy of the weights, to be compared after a step."""
-    return {name: value.detach().clone() for name, value in network.named_parameters()}
+def weights_of(network: nn.Module, encoder: nn.Module | None = None) -> dict[str, Tensor]:
+    """A copy of the matrices, to be compared after a step; of the encoder, if it learns, of the `LARGEST`."""
+    return {name: value.clone() for name, value in _matrices(network, encoder).items()}
 
 
-def update_ratios(before: Mapping[str, Tensor], network: nn.Module) -> dict[str, float]:
+def update_ratios(
+    before: Mapping[str, Tensor], network: nn.Module, encoder: nn.Module | None = None
+) -> dict[str, float]:
     """Of each matrix the norm of what a step changed against that of what it was; those of zeros are left out."""
     ratios = {}
-    for name, value in network.named_parameters():
+    for name, value in _matrices(network, encoder).items():
         norm = float(before[name].norm())
-        if value.ndim > 1 and norm > 0:
-            ratios[name] = float((value.detach() - before[name]).norm()) / norm
+        if norm > 0:
+            ratios[name] = float((value - before[name]).norm()) / norm
     return ratios
 
 
-def render_training(name: str, log: Sequence[Mapping[str, Any]], watched: Sequence[Mapping[str, Any]]) -> str:
-    """The training page, complete in itself: the loss, the gradient by steps back, and how large the steps were."""
-    figures = [("Loss by epoch", plot_losses(log), _table(log))]
+def _matrices(network: nn.Module, encoder: nn.Module | None) -> dict[str, Tensor]:
+    found = {name: value.detach() for name, value in network.named_parameters() if value.ndim > 1}
+    if encoder is not None:
+        eye = [(f"encoder.{name}", value.detach()) for name, value in encoder.named_parameters() if value.ndim > 1]
+        found |= dict(sorted(eye, key=lambda each: -each[1].numel())[:LARGEST])
+    return found
+
+
+def render_training(
+    name: str,
+    log: Sequence[Mapping[str, Any]],
+    watched: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "Loss by epoch",
+    plot: Plot = plot_losses,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    of: str = "one character's loss",
+) -> str:
+    """The training page, complete in itself: the loss, the gradient by steps back, and how large the steps were.
+
+    `title` and `plot` are of the figure of the log, `rows` its table (the log itself when left out); `of` says of what
+    the gradient is.
+    """
+    figures = [(title, plot(log), _table(log if rows is None else rows))]
     if watched and watched[-1]["gradients"]:
-        rows = [{"epoch": each["epoch"], **_some(each["gradients"])} for each in watched]
-        title = "Gradient of one character's loss, by how many steps it has come back"
-        figures.append((title, plot_gradients(watched), _table(rows)))
+        back = [{**_when(each), **_some(each["gradients"])} for each in watched]
+        figures.append((f"Gradient of {of}, by how many steps it has come back", plot_gradients(watched), _table(back)))
     if watched and watched[-1]["ratios"]:
-        rows = [{"epoch": each["epoch"], **each["ratios"]} for each in watched]
-        figures.append(("Size of an update against the weights", plot_ratios(watched), _table(rows)))
+        sizes = [{**_when(each), **each["ratios"]} for each in watched]
+        figures.append(("Size of an update against the weights", plot_ratios(watched), _table(sizes)))
     articles = "\n".join(
-        f'<article class="words"><h2>{html.escape(title)}</h2>'
-        f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{html.escape(title)}">'
-        f'<details><summary>Table</summary><div class="scroll">{rows}</div></details></article>'
-        for title, png, rows in figures
+        f'<article class="words"><h2>{html.escape(heading)}</h2>'
+        f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="{html.escape(heading)}">'
+        f'<details><summary>Table</summary><div class="scroll">{table}</div></details></article>'
+        for heading, png, table in figures
     )
     return whole_page("en", f"{name} · training", f"How {name} was trained", articles, "Written by recur", "")
 
 
+def _when(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("epoch", "phase") if name in row}
+
+
 def _some(norms: Sequence[float]) -> dict[str, float]:
-    return {f"{back} back": norms[back - 1] for back in (1, 2, 5, 10, 20, 50, 99) if back <= len(norms)}
+    some = sorted({each for each in (1, 2, 5, 10, 20, 50, 99) if each < len(norms)} | {len(norms)})
+    return {f"{back} back": norms[back - 1] for back in some}
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -97,7 +131,10 @@ def _table(rows: Iterable[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in every for name in row))
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
     body = "".join(
-        "<tr>" + "".join(f"<td>{row[name]:.4g}</td>" if name in row else "<td></td>" for name in names) + "</tr>"
-        for row in every
+        "<tr>" + "".join(f"<td>{_cell(row.get(name, ''))}</td>" for name in names) + "</tr>" for row in every
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _cell(value: float | str) -> str:
+    return html.escape(value) if isinstance(value, str) else f"{value:.4g}"
