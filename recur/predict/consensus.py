@@ -94,13 +94,21 @@ class Consensus:
         count = sum(map(len, found))
         picture = np.repeat(np.arange(len(found)), [len(several) for several in found])
         which, row, share = self._told([one.tokens for several in found for one in several])
-        asked, place = np.unique(row, return_inverse=True)
-        foreseen = pooled(features) @ self.weight[asked].T + self.bias[asked]
+        asked, place = np.unique(picture[which] * len(self.rarity) + row, return_inverse=True)
+        foreseen = self._foreseen(features, *np.divmod(asked, len(self.rarity)))
         if others:
-            at = picture[which] * len(asked) + place
-            said = np.bincount(at, share, minlength=foreseen.size).reshape(foreseen.shape)
-            foreseen = foreseen + others * said / np.array([[len(several) or 1] for several in found])
-        return cast(Array, np.bincount(which, share * foreseen[picture[which], place], minlength=count))
+            beam = np.array([len(several) for several in found])
+            said = np.bincount(place, share, minlength=len(asked))
+            foreseen += others * said / beam[asked // len(self.rarity)]
+        return cast(Array, np.bincount(which, share * foreseen[place], minlength=count))
+
+    def _foreseen(self, features: Array, picture: IntArray, row: IntArray) -> Array:
+        """What the model foresees of `row` [N] in `picture` [N], which rises."""
+        values = pooled(features)
+        # Picture by picture: a product of matrices would call threads, which those of the pictures have no room for.
+        ends = np.searchsorted(picture, np.arange(len(values) + 1))
+        parts = [self.weight[row[a:b]] @ x for x, a, b in zip(values, ends[:-1], ends[1:], strict=True)]
+        return np.concatenate([np.zeros(0), *parts]) + self.bias[row]
 
     def _told(self, sentences: Sequence[IntArray]) -> tuple[IntArray, IntArray, Array]:
         """What `shares` says of sentences [T], all at once: of which one, of which row, and how much."""
