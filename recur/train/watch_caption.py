@@ -23,7 +23,7 @@ from torch import Tensor
 
 from recur.data.text import END
 from recur.nn.caption import CaptionNetwork
-from recur.train.caption_data import Captions, FeatureSource
+from recur.train.caption_data import Captions, FeatureSource, device_of
 from recur.train.plot import DISTINCT, OWN_KEYS, plot_training
 from recur.train.precision import autocast
 from recur.train.watch import ROWS, norms_back, render_training
@@ -76,9 +76,10 @@ def gradients_back(network: CaptionNetwork, features: Tensor, followed: Followed
     """The norm of the gradient of the loss of END, with regard to the states that the steps before it handed on, for
     features [N, R, F]: the first number one step back, the last T steps back, where the picture was read.
     """
-    start, memory, keys = network.look(features)
+    device = device_of(network)
+    start, memory, keys = network.look(features.to(device))
     state = network.first_state(len(start), start)
-    inputs = [start, *network.embedding(followed.tokens).unbind(1)]
+    inputs = [start, *network.embedding(followed.tokens.to(device)).unbind(1)]
     handed: list[list[Tensor]] = []
     for x in inputs[:-1]:
         _, state = network.step(x, state, memory, keys)
@@ -86,8 +87,8 @@ def gradients_back(network: CaptionNetwork, features: Tensor, followed: Followed
         state = [tuple(part.clone() for part in layer) for layer in state]
         handed.append([part for layer in state for part in layer])
     top, _ = network.step(inputs[-1], state, memory, keys)
-    scores = network.predict(top, followed.words)
-    ends = torch.full((len(scores),), followed.end)
+    scores = network.predict(top, followed.words.to(device))
+    ends = torch.full((len(scores),), followed.end, device=device)
     return norms_back(functional.cross_entropy(scores, ends, reduction="sum"), handed, len(scores))
 
 
