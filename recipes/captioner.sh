@@ -23,6 +23,8 @@ mkdir -p "$work"
 
 # 3. Once more both together, while the larger network goes on teaching the CNN, and longer on CIDEr-D. At its end the
 # encoder is put into 8-bit numbers. The committed bundle was made so from the one before it, under the name of that.
+# Its search and confidence, which this chooses at its end, were chosen again later, its weights as they were:
+# recur train calibrate --model captioner --data DATA/flickr8k --out captioner
 "$recur" train caption --data "$data/flickr8k" --init "$work/first" --encoder "$work/first" --finetune-encoder \
   --teacher "$data/teacher/mobilenet_v2_1.0_224.onnx" --hidden 384 --epochs 9 --cider 7 --seed 2 --resume \
   --data-name "Flickr8k with Flickr8k-CN captions; the encoder also saw 5,000 photographs without captions" \
