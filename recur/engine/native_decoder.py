@@ -31,7 +31,7 @@ from recur.engine.native_stack import (
     whole,
 )
 from recur.engine.reference import GATES, Array, Cell, IntArray, State, Weights
-from recur.engine.rules import check_rules
+from recur.engine.rules import Rules
 from recur.engine.twin import Generation, Reading, Twin
 from recur.engine.vision import processors
 
@@ -393,7 +393,7 @@ class Decoder:
             "no_repeat_ngram": no_repeat_ngram,
             "no_end_after": self._columns(no_end_after, "no_end_after"),
         }
-        check_rules(**rules)
+        Rules(**rules)  # refuses what makes no sense
         return rules
 
     def _named(self, found: Hypothesis) -> Hypothesis:

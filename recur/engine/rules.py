@@ -13,7 +13,10 @@ from recur.engine.reference import Array, IntArray
 
 
 class Rules:
-    """What may not come next. The probabilities of what is left are not raised to make up for it."""
+    """What may not come next. The probabilities of what is left are not raised to make up for it.
+
+    Errors: ValueError for lengths and tokens that make no sense.
+    """
 
     def __init__(
         self,
@@ -72,23 +75,3 @@ class Rules:
         last = history[:, :, None, history.shape[2] - n + 1 :]  # the n - 1 tokens that the next one would complete
         item, row, place = np.nonzero((windows[..., :-1] == last).all(axis=-1))
         log_probs[item, row, windows[item, row, place, -1]] = -np.inf
-
-
-def check_rules(
-    *,
-    end: int,
-    min_length: int,
-    max_length: int,
-    forbidden: Sequence[int],
-    no_repeat_ngram: int,
-    no_end_after: Sequence[int],
-) -> None:
-    """Errors: ValueError for lengths and tokens that make no sense."""
-    Rules(
-        end=end,
-        min_length=min_length,
-        max_length=max_length,
-        forbidden=forbidden,
-        no_repeat_ngram=no_repeat_ngram,
-        no_end_after=no_end_after,
-    )
