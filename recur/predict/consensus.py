@@ -116,6 +116,7 @@ class Consensus:
         width = max(2, int(lengths.max(initial=0)))
         words = np.full((len(sentences), width), NO_WORD, np.int64)
         words[np.arange(width) < lengths[:, None]] = np.concatenate([np.zeros(0, np.int64), *sentences])
+        known_keys, known_rows = self._sorted
         parts = []
         for keys in (_key(words, NO_WORD), _key(words[:, :-1], words[:, 1:])):
             keys = np.sort(keys, axis=1)
@@ -126,8 +127,8 @@ class Consensus:
             key, which = keys.reshape(-1)[at], at // keys.shape[1]
             real = key != NO_PHRASE
             key, which, counts = key[real], which[real], counts[real]
-            place = np.searchsorted(self.keys, key).clip(max=len(self.keys) - 1)
-            row = np.where(self.keys[place] == key, self.key_rows[place], len(self.rarity))
+            place = np.searchsorted(known_keys, key).clip(max=len(known_keys) - 1)
+            row = np.where(known_keys[place] == key, known_rows[place], len(self.rarity))
             weight = counts * self.rarities[row]
             length = np.sqrt(np.bincount(which, weight * weight, minlength=len(sentences)))
             known = (row < len(self.rarity)) & (length[which] > 0)
@@ -141,20 +142,11 @@ class Consensus:
 
     @cached_property
     def _sorted(self) -> tuple[IntArray, IntArray]:
+        """The keys of all phrases that have a row, in rising order, and their rows. [G] each"""
         pairs = np.array([(*phrase, NO_WORD)[:2] for phrase in self.rows], np.int64).reshape(-1, 2)
         keys, rows = (pairs[:, 0] << 32) + pairs[:, 1], np.array([*self.rows.values()], np.int64)
         order = np.argsort(keys)
         return keys[order], rows[order]
-
-    @property
-    def keys(self) -> IntArray:
-        """Of all phrases that have a row, in rising order. [G]"""
-        return self._sorted[0]
-
-    @property
-    def key_rows(self) -> IntArray:
-        """The row of each of `keys`. [G]"""
-        return self._sorted[1]
 
 
 def _key(first: IntArray, second: IntArray | int) -> IntArray:

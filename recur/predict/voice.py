@@ -59,7 +59,7 @@ class Voice:
     def ordered(self, features: Array, found: Sequence[tuple[Hypothesis, ...]]) -> list[tuple[Hypothesis, ...]]:
         """What a search found in pictures with features [B, R, F], the best first as `search` orders it."""
         scores = [[0.0] * len(each) for each in found]
-        if self.consensus is not None:
+        if self.consensus is not None and any(len(each) > 1 for each in found):
             scores = self.consensus.scores(features, found)
         out = []
         for several, marks in zip(found, scores, strict=True):

@@ -62,7 +62,7 @@ def cache_features(
     """
     folder = Path(folder)
     features, done = _open_cache(encoder, paths, folder, views=views)
-    boxes = draw_views(len(paths), max(views, 2), seed=0, least_area=LEAST_AREA)
+    boxes = draw_views(len(paths), views, seed=0, least_area=LEAST_AREA)
     todo = np.flatnonzero(done == 0)
     finished = len(paths) - len(todo)
     problems: list[InputError] = []
@@ -73,8 +73,7 @@ def cache_features(
         pixels = np.stack(squares)
         for view in range(features.shape[1]):
             cut = [cut_view(square, boxes[row, view], encoder.size) for row, square in zip(rows, pixels, strict=True)]
-            looked_at = torch.cat(cut).permute(0, 2, 3, 1).round().to(torch.uint8).contiguous().numpy()
-            seen = encoder.features(looked_at)
+            seen = encoder.features(torch.cat(cut).permute(0, 2, 3, 1).contiguous().numpy())
             features[rows, view] = seen.clip(-FLOAT16_MAX, FLOAT16_MAX).astype(np.float16)
         # After the features: a kill between the two computes them again. The kernel keeps what was written.
         done[rows] = 1

@@ -126,9 +126,8 @@ def finish_bundle(path: Path, *, train: Split, dev: Split, log: Sequence[Mapping
                 for log_prob, others, length in product(LOG_PROB, OTHERS, LENGTH)
             ]
             several = [consensus_of(tensors, each, lang, voice.ids) for each in entries]
-            plain_voice = best.voice
             for width in BEAMS:
-                wide = replace(plain_voice, beam=width)
+                wide = replace(best.voice, beam=width, consensus=None)
                 found = searched(wide, seen)
                 trials = [_Trial.of(replace(wide, consensus=each), seen, references, found) for each in several]
                 place = max(range(len(trials)), key=lambda each: (trials[each].score, each))

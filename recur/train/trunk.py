@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from recur.data.caption_formats import SPLITS
 from recur.errors import RecurError
 from recur.files import write_atomically
-from recur.nn.export import export_trunk, import_trunk
+from recur.nn.export import export_trunk, import_trunk, is_trunk
 from recur.nn.vision import DistillationHead, Trunk, channels_last
 from recur.train.checkpoint import (
     StopRequest,
@@ -248,7 +248,7 @@ def train_trunk(
 def _trunk_at(spec: str) -> Trunk:
     """The folded trunk of a bundle or file. Errors: RecurError where there is none."""
     encoded, _ = trunk_of(spec)
-    if encoded is None:
+    if encoded is None or not is_trunk(encoded):
         raise RecurError(f"{spec}: no trunk; expected 'embedded', a bundle, or a file of `recur train trunk`")
     return import_trunk(encoded)
 
