@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from recur.cli.options import Commands, whole
+from recur.cli.options import Commands, probability, whole
 from recur.cli.training import add_run, run_training
 
 CIDER_EPOCHS = 6  # of --cider without a number
@@ -75,6 +75,9 @@ def _add_caption(tasks: Commands) -> None:
     )
     network.add_argument("--hidden", type=whole(1), metavar="H", help="hidden units")
     network.add_argument("--layers", type=whole(1, 16), metavar="L", help="recurrent layers")
+    network.add_argument(
+        "--dropout", type=probability, metavar="P", help="share of the units that a sentence leaves out"
+    )
     network.add_argument("--init", metavar="NAME_OR_PATH", help="start from the weights of this model")
     seeing = parser.add_argument_group("encoder")
     seeing.add_argument(

@@ -68,6 +68,7 @@ def train_caption(
     hidden: int = 512,
     layers: int = 2,
     embedding: int = 256,
+    dropout: float = 0.3,
     init: str | Path | None = None,
     encoder: str = "embedded",
     output_name: str | None = None,
@@ -157,6 +158,7 @@ def train_caption(
             hidden=hidden,
             layers=layers,
             attention=hidden // 4 if attention else 0,
+            dropout=dropout,
         )
         network.normalise(sources["train"].features(np.arange(min(len(train), 512)), None))
         if start is not None:
@@ -173,6 +175,7 @@ def train_caption(
             "hidden": hidden,
             "layers": layers,
             "embedding": embedding,
+            "dropout": dropout,
             "min_count": min_count,
             "epochs": epochs,
             "cider": cider,
