@@ -37,6 +37,9 @@ from recur.predict.voice import Voice, make_voice
 
 # features [B, R, F], a head's answers picture by picture, and the boxes [B, R, 4] of regions that are no grid
 _Looked: TypeAlias = tuple[Array, list[tuple[Array, Array]] | None, Array | None]
+# of the words of a sentence: the grids [gy, gx] and regions that were looked at; empty where there is no attention
+_Look: TypeAlias = tuple[Sequence[Array], Sequence[tuple[int, int, int, int]]]
+_NOWHERE: _Look = ((), ())
 
 
 @dataclass(frozen=True)
@@ -352,26 +355,57 @@ class Captioner:
     ) -> Generator[tuple[Caption, ...] | InputError, None, None]:
         """Captions of a group in all languages, failures in their places."""
         features, answers, regions = (None, None, None) if looked is None else looked
-        found = (
-            voice.search_with_runner_up(features, settings.width(voice), settings.n_best)
-            for voice in settings.voices
-            if features is not None
-        )
-        rows = zip(*found, strict=True)
-        seen = iter(answers or ())
-        boxes = iter(() if regions is None else regions)
-        maps = iter(() if features is None else features)
-        for source, item in group:
-            if isinstance(item, InputError):
-                yield item
-            else:
-                objects, places, sight = None, next(boxes, None), next(maps)
-                if answers is not None and settings.detector is not None:
-                    objects = settings.detector.objects(*next(seen), item, min_score=settings.min_score)
-                yield tuple(
-                    self._caption(hypotheses, item, picture_name(source), voice, settings, sight, objects, places)
-                    for hypotheses, voice in zip(next(rows), settings.voices, strict=True)
-                )
+        squares = [item for _, item in group if not isinstance(item, InputError)]
+        captions: list[list[Caption]] = [[] for _ in squares]
+        if features is not None:
+            objects: list[tuple[Detected, ...] | None] = [None] * len(squares)
+            if answers is not None and settings.detector is not None:
+                detector = settings.detector
+                objects = [
+                    detector.objects(*answer, square, min_score=settings.min_score)
+                    for answer, square in zip(answers, squares, strict=True)
+                ]
+            names = [picture_name(source) for source, item in group if not isinstance(item, InputError)]
+            for voice in settings.voices:
+                found = voice.search_with_runner_up(features, settings.width(voice), settings.n_best)
+                sure = voice.confidences(found, features)
+                looks = self._looks([each[0] for each in found], squares, features, regions) if settings.words else ()
+                for at, told in enumerate(found):
+                    look = looks[at] if looks else _NOWHERE
+                    one = self._caption(told, squares[at], names[at], voice, settings, sure[at], look, objects[at])
+                    captions[at].append(one)
+        done = iter(captions)
+        for _, item in group:
+            yield item if isinstance(item, InputError) else tuple(next(done))
+
+    def _looks(
+        self, best: Sequence[Hypothesis], squares: Sequence[Square], features: Array, boxes: Array | None
+    ) -> list[_Look]:
+        """Where the network looked for each word of the best hypothesis of each picture; all of them together, because
+        a picture has few words and many small steps cost more than they do.
+        """
+        shares = {
+            at: looked_at(each.attention, features[at])
+            for at, each in enumerate(best)
+            if each.attention is not None and len(each.attention)
+        }
+        looks = [_NOWHERE] * len(best)
+        if not shares:
+            return looks
+        places, counts = [*shares], [len(each) for each in shares.values()]
+        together = np.concatenate([*shares.values()])
+        sides = np.repeat([(squares[at].width, squares[at].height) for at in places], counts, axis=0)
+        if boxes is None:
+            grids = together.reshape(-1, *self.encoder.grid)
+            regions = attended_regions(grids, sides[:, 0], sides[:, 1])
+        else:
+            owner = np.repeat(places, counts)
+            grids = np.concatenate([spread(shares[at], boxes[at]) for at in places])
+            chosen = boxes[owner, together.argmax(1)].clip(0, 1) * np.tile(sides, 2)
+            regions = [whole(box) for box in chosen]
+        for at, end, count in zip(places, np.cumsum(counts).tolist(), counts, strict=True):
+            looks[at] = (list(grids[end - count : end]), regions[end - count : end])
+        return looks
 
     def _caption(
         self,
@@ -380,12 +414,11 @@ class Captioner:
         name: str | None,
         voice: Voice,
         settings: _Settings,
-        features: Array,
+        confidence: float | None,
+        look: _Look,
         objects: tuple[Detected, ...] | None,
-        boxes: Array | None,
     ) -> Caption:
         best = hypotheses[0]
-        confidence = voice.confidence(hypotheses, features)
         sure = settings.min_confidence is None or (confidence is not None and confidence >= settings.min_confidence)
         texts = tuple(
             (detokenize([voice.words[token] for token in each.tokens], voice.language), each.log_prob)
@@ -397,9 +430,7 @@ class Captioner:
             language=voice.language,
             confidence=confidence,
             log_prob=best.log_prob,
-            words=self._words(best, square, voice, features, objects, settings.detector, boxes)
-            if sure and settings.words
-            else (),
+            words=self._words(best, square, voice, look, objects, settings.detector) if sure and settings.words else (),
             n_best=texts if sure else (),
             model=self.name,
             width=square.width,
@@ -413,23 +444,13 @@ class Captioner:
         best: Hypothesis,
         square: Square,
         voice: Voice,
-        features: Array,
+        look: _Look,
         objects: tuple[Detected, ...] | None,
         detector: Detector | None,
-        boxes: Array | None,
     ) -> tuple[Word, ...]:
-        grids: Sequence[Array | None] = [None] * len(best.tokens)
-        regions: Sequence[tuple[int, int, int, int] | None] = [None] * len(best.tokens)
-        if best.attention is not None and len(best.tokens):
-            shares = looked_at(best.attention, features)
-            if boxes is None:
-                stacked = shares.reshape(len(best.tokens), *self.encoder.grid)
-                regions = attended_regions(stacked, square.width, square.height)
-            else:
-                stacked = spread(shares, boxes)
-                scale = np.array([square.width, square.height] * 2)
-                regions = [whole(box) for box in boxes[shares.argmax(1)].clip(0, 1) * scale]
-            grids = list(stacked)
+        nowhere = [None] * len(best.tokens)
+        grids: Sequence[Array | None] = look[0] or nowhere
+        regions: Sequence[tuple[int, int, int, int] | None] = look[1] or nowhere
         places: Sequence[int | None] = [None] * len(best.tokens)
         if objects is not None and detector is not None:
             texts = [voice.words[token] for token in best.tokens]

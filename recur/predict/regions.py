@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recur.engine.reference import Array
+from recur.engine.reference import Array, IntArray
 from recur.predict.grounding import covered
 
 GRID = 14  # cells a side that attention to boxes is shown on
@@ -32,8 +32,11 @@ def spread(attention: Array, boxes: Array) -> Array:
     return np.asarray(np.tensordot(attention, shares, 1), np.float32)
 
 
-def attended_regions(attention: Array, width: int, height: int) -> list[tuple[int, int, int, int]]:
-    """The boxes (x0, y0, x1, y1) of what T words rest on: attention [T, gy, gx], pixels of a picture of that size.
+def attended_regions(
+    attention: Array, width: int | IntArray, height: int | IntArray
+) -> list[tuple[int, int, int, int]]:
+    """The boxes (x0, y0, x1, y1) of what T words rest on: attention [T, gy, gx], pixels of a picture of that size;
+    `width` and `height` [T] where the words are of several pictures.
 
     Starting from the strongest cell: all cells of at least `REGION_THRESHOLD` of its weight that can be reached side
     by side. The whole picture was squashed to a square, so a cell is a plain share of its width and height.
@@ -53,11 +56,10 @@ def attended_regions(attention: Array, width: int, height: int) -> list[tuple[in
             break
         reached = grown
     in_row, in_column = reached.any(axis=2), reached.any(axis=1)
-    edges = zip(
+    sides = (
         in_column.argmax(axis=1) * (width / columns),
         in_row.argmax(axis=1) * (height / rows),
         (columns - in_column[:, ::-1].argmax(axis=1)) * (width / columns),
         (rows - in_row[:, ::-1].argmax(axis=1)) * (height / rows),
-        strict=True,
     )
-    return [(round(x0), round(y0), round(x1), round(y1)) for x0, y0, x1, y1 in edges]
+    return [*map(tuple, np.stack(sides, 1).round().astype(int).tolist())]

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -90,8 +91,14 @@ class Voice:
 
     def by_place(self, found: Hypothesis) -> Hypothesis:
         """What the core's decoder found, its ids turned into places in `words`."""
-        places = np.searchsorted(self.ids, found.tokens), np.searchsorted(self.ids, found.alternatives)
-        return replace(found, tokens=places[0], alternatives=places[1])
+        return replace(found, tokens=self._places[found.tokens], alternatives=self._places[found.alternatives])
+
+    @cached_property
+    def _places(self) -> IntArray:
+        """The place of each id of the vocabulary up to the highest that is a word; what lies between means nothing."""
+        places = np.zeros(int(self.ids[-1]) + 1, np.int64)
+        places[self.ids] = np.arange(len(self.ids))
+        return places
 
     def search_with_runner_up(self, features: Array, beam: int, n_best: int) -> list[tuple[Hypothesis, ...]]:
         """As `search`, but two hypotheses at least: the confidence may need to know how far behind the second one is.
@@ -107,18 +114,25 @@ class Voice:
             for (best,), others in zip(found, self.search(features, 2, 2), strict=True)
         ]
 
-    def confidence(self, hypotheses: Sequence[Hypothesis], picture: Array) -> float | None:
-        """The calibrated probability that the first of these, of a picture with features [R, F], is acceptable; None
-        without calibration.
+    def confidences(self, found: Sequence[Sequence[Hypothesis]], features: Array) -> list[float | None]:
+        """For each picture, with features [B, R, F], the calibrated probability that the first of its hypotheses is
+        acceptable; None without calibration.
         """
-        return None if self.calibration is None else calibrated(self.calibration, self.signs(hypotheses, picture))
+        calibration = self.calibration
+        if calibration is None:
+            return [None] * len(found)
+        return [calibrated(calibration, signs) for signs in self.signs(found, features)]
 
-    def signs(self, hypotheses: Sequence[Hypothesis], picture: Array) -> dict[str, float]:
-        """What tells how good the first of these is: `search_features`, and what the second opinion says of it."""
-        found = search_features(hypotheses)
+    def signs(self, found: Sequence[Sequence[Hypothesis]], features: Array) -> list[dict[str, float]]:
+        """What tells how good the first hypothesis of each picture is: `search_features`, and what the second opinion
+        says of it.
+        """
+        signs = [search_features(several) for several in found]
         if self.consensus is not None:
-            found[AGREEMENT] = self.consensus.agreement(picture[None], [hypotheses[:1]])[0][0]
-        return found
+            agreement = self.consensus.agreement(features, [several[:1] for several in found])
+            for each, (agreed,) in zip(signs, agreement, strict=True):
+                each[AGREEMENT] = agreed
+        return signs
 
 
 def calibrated(calibration: Mapping[str, Any], features: Mapping[str, float]) -> float:

@@ -137,7 +137,7 @@ def finish_bundle(path: Path, *, train: Split, dev: Split, log: Sequence[Mapping
                     decode["consensus"] |= entries[place]
         beams[lang] = best.voice.beam
         words = best.words
-        signs = [best.voice.signs(each, picture) for each, picture in zip(best.found, seen, strict=True)]
+        signs = best.voice.signs(best.found, seen)
         calibration[lang], curves[lang] = calibrate(signs, words, references)
         texts = [list(dev.pictures[kept[i]].captions[lang]) for i in rows]
         results[lang] = evaluate_captions(texts, [detokenize(each, lang) for each in words], lang)
