@@ -146,3 +146,19 @@ def test_senseless_settings_are_refused(tmp_path: Path, photos: list[Path], name
     path = with_opinion(tmp_path / "b", settings={name: wrong})
     with pytest.raises(BundleError, match="make no sense"):
         recur.load(path, threads=1)(photos[:1])
+
+
+def test_rounded_weights_foresee_as_much_on_average() -> None:
+    """The weights of features that hardly vary are large, and those of the others are rounded coarsely beside them."""
+    pytest.importorskip("torch")
+    from recur.train.consensus import ridge
+
+    random = np.random.default_rng(0)
+    x = (random.normal(size=(200, 8)) * [0.01, 1, 1, 1, 1, 1, 1, 1] + 5).astype(np.float32)
+    y = (x[:, :3] * [50, 1, 1] + random.normal(size=(200, 3))).astype(np.float32)
+    exact, bias = ridge(x, y)
+    rounded, shifted = ridge(x, y, "int8")
+    assert np.abs(rounded - exact).max() > 0.01, "a test of nothing"
+    assert np.abs((x @ exact.T + bias).mean(0) - y.mean(0)).max() < 1e-3
+    assert np.abs((x @ rounded.T + shifted).mean(0) - y.mean(0)).max() < 1e-3
+    assert np.abs((x @ rounded.T + bias).mean(0) - y.mean(0)).max() > 0.01

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from recur.bundle.consensus import PREFIX
 from recur.data.text import UNK, Vocabulary
+from recur.engine.weights import Stored, dequantize, quantized
 from recur.predict.consensus import NO_WORD, Phrase, phrases, shares
 from recur.train.caption_data import Split
 
@@ -30,9 +31,10 @@ Tensors = dict[str, NDArray[np.float32]]
 
 
 def fit_consensus(
-    pooled: NDArray[np.float32], split: Split, vocabulary: Vocabulary, lang: str
+    pooled: NDArray[np.float32], split: Split, vocabulary: Vocabulary, lang: str, stored: Stored = "float32"
 ) -> tuple[Tensors, float] | None:
-    """The tensors of one language, and the rarity of phrases without a row, from pooled features [N, 2F] of pictures.
+    """The tensors of one language, rounded as they are `stored`, and the rarity of phrases without a row, from pooled
+    features [N, 2F] of pictures.
 
     None when no phrase is said of enough pictures.
     """
@@ -52,7 +54,7 @@ def fit_consensus(
         for words in rows:
             for row, share in shares(words, rows_of, rarity, rare).items():
                 line[row] += share / len(rows)
-    weight, bias = ridge(pooled[kept], targets)
+    weight, bias = ridge(pooled[kept], targets, stored)
     pairs = [(*phrase, NO_WORD)[:2] for phrase in known]
     name = f"{PREFIX}{lang}"
     return {
@@ -63,14 +65,20 @@ def fit_consensus(
     }, rare
 
 
-def ridge(x: NDArray[np.float32], y: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weight [G, D] and bias [G] that foresee y [N, G] from x [N, D], for x as it is."""
+def ridge(
+    x: NDArray[np.float32], y: NDArray[np.float32], stored: Stored = "float32"
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Weight [G, D], rounded as it is `stored`, and bias [G] that foresee y [N, G] from x [N, D], for x as it is.
+
+    The bias makes up for what the rounding would change on average.
+    """
     mean, spread = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64) + 1e-3
     scaled = (x - mean) / spread
     centre = y.mean(0, dtype=np.float64)
     inner = scaled.T @ scaled + RIDGE * len(x) * np.eye(x.shape[1])
-    weight = np.linalg.solve(inner, scaled.T @ (y - centre)) / spread[:, None]
-    return weight.T.astype(np.float32), (centre - mean @ weight).astype(np.float32)
+    exact = (np.linalg.solve(inner, scaled.T @ (y - centre)) / spread[:, None]).T.astype(np.float32)
+    weight = dequantize(quantized({"weight": exact}, stored))["weight"]
+    return weight, (centre - weight @ mean).astype(np.float32)
 
 
 def thinned(split: Split) -> list[int]:

@@ -23,7 +23,6 @@ from recur.data.images import iterate_pictures
 from recur.data.text import detokenize
 from recur.engine.hypotheses import Hypothesis
 from recur.engine.reference import Array
-from recur.engine.weights import dequantize, quantized
 from recur.errors import InputError, RecurError
 from recur.files import write_atomically
 from recur.hub import resolve
@@ -250,12 +249,8 @@ def _opinions(bundle: Bundle, captioner: Captioner, train: Split) -> dict[str, t
     """The second opinion of each language on what the encoder sees in the train split, rounded as it is stored."""
     seen, kept = look(captioner, train, pooled, thinned(train))
     known, words = keep(train, kept), bundle.vocabulary()
-    found = {lang: fit_consensus(seen, known, words, lang) for lang in captioner.languages}
-    return {
-        lang: (dequantize(quantized(each[0], bundle.stored)), each[1])
-        for lang, each in found.items()
-        if each is not None
-    }
+    found = {lang: fit_consensus(seen, known, words, lang, bundle.stored) for lang in captioner.languages}
+    return {lang: each for lang, each in found.items() if each is not None}
 
 
 def look(
