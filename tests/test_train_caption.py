@@ -86,7 +86,7 @@ def test_it_learns_and_the_bundle_captions(
     trunk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: Callable[[Any], bytes]
 ) -> None:
     monkeypatch.setattr(plot, "_png", undrawn)
-    shapes = write_shapes(tmp_path / "data", count=60)
+    shapes = write_shapes(tmp_path / "data", count=36)
     out = tmp_path / "shapes.bundle"
     options = {**SMALL, "hidden": 128, "embedding": 96, "epochs": 40, "batch": 3}
     train_caption(data=shapes, out=out, encoder=str(trunk), finetune_encoder=True, cider=2, **options)
@@ -213,7 +213,9 @@ def test_a_teacher_goes_on_teaching_the_encoder(shapes: Path, trunk: Path, tmp_p
 PROGRAM = """
 import sys
 from pathlib import Path
+from recur.train import plot
 from recur.train.caption import train_caption
+plot._png = lambda figure: b"not drawn"
 data, trunk, out, resume = sys.argv[1:]
 train_caption(data=Path(data), out=Path(out), encoder=trunk, resume=resume == "resume", **{options!r})
 """
