@@ -31,7 +31,7 @@ endif
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 wheel-check:
 	scripts/wheel_check.sh $(PYTHON)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 # Tiny networks gain nothing from a second thread, and on a busy machine each waits for the other at every step.
 # Read when PyTorch is imported, so it stands before everything that may do so; subprocesses inherit it.
@@ -17,6 +20,24 @@ from hypothesis import settings
 # How long an example takes is the machine's affair; speed is measured by `recur bench`, never by a test.
 settings.register_profile("recur", settings(), deadline=None)
 settings.load_profile("recur")
+
+
+BLANK = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAUfkl0wAAAABJRU5ErkJggg==")
+
+
+@pytest.fixture(scope="module")
+def undrawn() -> Iterator[Callable[[Any], bytes]]:
+    """Figures of a training are made but not drawn, which takes longer than to train a tiny network; yields what draws.
+
+    Each kind of figure is drawn in test_train_plot.py, and those of whole trainings in one test of each task.
+    """
+    pytest.importorskip("matplotlib")
+    from recur.train import plot
+
+    with pytest.MonkeyPatch.context() as patch:
+        real = plot._png
+        patch.setattr(plot, "_png", lambda figure: BLANK)
+        yield real
 
 
 @pytest.fixture(scope="session")

@@ -37,9 +37,14 @@ def core() -> Path:
     environment.pop("RECUR_CORE", None)
     configure = ["cmake", "-S", str(ROOT), "-B", str(BUILD), "-G", "Ninja", f"-DPython_EXECUTABLE={sys.executable}"]
     configure += [f"-DRECUR_SANITIZE={SANITIZERS}", "-DCMAKE_BUILD_TYPE=None"]
-    for command in (configure, ["cmake", "--build", str(BUILD), "--parallel", "2"]):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    import fcntl
+
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:  # another process of the same run of pytest may come for it too
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in (configure, ["cmake", "--build", str(BUILD), "--parallel", "2"]):
+            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     (built,) = BUILD.glob("_recurrent*.so")
     return built
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from recur.bundle import read_bundle  # noqa: E402
 from recur.data.characters import Characters  # noqa: E402
 from recur.errors import RecurError  # noqa: E402
 from recur.predict.language import LanguageModel  # noqa: E402
-from recur.train import language  # noqa: E402
+from recur.train import language, plot  # noqa: E402
 from recur.train.orthogonal import orthogonal  # noqa: E402
 
 TEXT = "the cat sat on the mat. 猫坐在垫子上。\n" * 60
 SMALL: dict[str, Any] = {"hidden": 12, "embedding": 8, "epochs": 2, "batch": 4, "length": 16}
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture
@@ -51,7 +53,10 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at: int, how: Any) -> None:
     monkeypatch.setattr(language, "piece_loss", step)
 
 
-def test_it_learns_a_text_and_says_so(text: Path, tmp_path: Path) -> None:
+def test_it_learns_a_text_and_says_so(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undrawn: Callable[[Any], bytes]
+) -> None:
+    monkeypatch.setattr(plot, "_png", undrawn)
     out = tmp_path / "model"
     language.train_language(
         data=[text], out=out, hidden=48, epochs=12, batch=4, length=16, rate=0.005, dropout=0.0, data_name="cats"

@@ -32,6 +32,7 @@ from recur.train.encoders import open_encoder  # noqa: E402
 from recur.train.streamed import StreamedFeatures, block_order  # noqa: E402
 
 COURSE: dict[str, Any] = {"hidden": 16, "epochs": 2, "cider": 1, "quantize": False, "min_count": 1, "seed": 3}
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -81,7 +82,7 @@ def weights(place: Path, out: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def alone(place: Path) -> dict[str, Any]:
+def alone(place: Path, undrawn: object) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(caption_shards, "BLOCK", 3)
         patch.setattr(streamed, "WINDOW", 2)
@@ -238,8 +239,9 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from recur.data import caption_shards
-from recur.train import streamed
+from recur.train import plot, streamed
 caption_shards.BLOCK, streamed.WINDOW = 3, 2
+plot._png = lambda figure: b"not drawn"
 from recur.train.caption import train_caption
 train_caption(data=Path("shards"), out=Path("both"), encoder=sys.argv[1], batch=4, **{course!r})
 """

@@ -26,6 +26,7 @@ from recur.train.team import Team, gathered  # noqa: E402
 
 # Few steps: sums in another order differ in the last place, and Adam carries that on from step to step.
 COURSE: dict[str, Any] = {"hidden": 16, "epochs": 2, "cider": 1, "quantize": False, "min_count": 1, "seed": 3}
+pytestmark = pytest.mark.usefixtures("undrawn")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def train(place: Path, out: str, **options: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(place: Path) -> dict[str, Any]:
+def alone(place: Path, undrawn: object) -> dict[str, Any]:
     """The weights of one process; 18 pictures in steps of 8 leave 2 for the last."""
     train(place, "alone", batch=8)
     return weights(place, "alone")
@@ -54,7 +55,9 @@ def alone(place: Path) -> dict[str, Any]:
 PROGRAM = """
 import sys
 from pathlib import Path
+from recur.train import plot
 from recur.train.caption import train_caption
+plot._png = lambda figure: b"not drawn"
 train_caption(data=Path("data"), out=Path(sys.argv[1]), encoder=sys.argv[2], batch=4, **{course!r})
 """
 

@@ -17,6 +17,9 @@
 #if defined(_MSC_VER)
 #define RECUR_INLINE static __forceinline
 #define RECUR_HERE
+#elif defined(RECUR_SANITIZED)  // every load is checked: written out in each place, that is minutes of compilation
+#define RECUR_INLINE static inline
+#define RECUR_HERE
 #else
 #define RECUR_INLINE static inline __attribute__((always_inline))
 #define RECUR_HERE __attribute__((always_inline))
