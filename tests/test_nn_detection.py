@@ -186,6 +186,7 @@ def test_what_the_whole_picture_says_is_a_factor(encoded: bytes, head: Detection
     torch.manual_seed(2)
     evidence = Evidence(CHANNELS[-1], 3)
     torch.nn.init.normal_(evidence.linear.weight, std=0.3)
+    evidence.spread.copy_(torch.rand(CHANNELS[-1]) + 0.5)
     evidence.usual.copy_(torch.tensor([0.9, 0.4, 1.0]))
     evidence.power.copy_(torch.tensor([0.5, 0.25, 0.0]))
     part = attach(encoded, detection_emitter(head, SHAPES, evidence=evidence))
@@ -203,7 +204,8 @@ def test_what_the_whole_picture_says_is_a_factor(encoded: bytes, head: Detection
     assert np.abs(scores[..., 0] - before[..., 0]).max() > 0.1
     assert scores.max() <= 1
     assert rounded.linear.weight.detach().numpy() == pytest.approx(evidence.linear.weight.detach().numpy(), abs=0.02)
-    assert (rounded.usual.tolist(), rounded.power.tolist()) == (evidence.usual.tolist(), evidence.power.tolist())
+    for name in ("spread", "usual", "power"):
+        assert torch.equal(getattr(rounded, name), getattr(evidence, name)), name
     assert import_evidence(encoded + plain) is None
 
 

@@ -189,11 +189,12 @@ def _merge(graph: Graph, level: Level, x: str, coarser: str | None, prefix: str)
 
 def _factor(graph: Graph, evidence: Evidence, features: str) -> str:
     """The factor [B, 1, N] of `evidence`."""
-    weight, bias, usual, power = (
+    weight, bias, spread, usual, power = (
         each.detach().float().contiguous().numpy()
-        for each in (evidence.linear.weight, evidence.linear.bias, evidence.usual, evidence.power)
+        for each in (evidence.linear.weight, evidence.linear.bias, evidence.spread, evidence.usual, evidence.power)
     )
     pooled = graph.add("Flatten", [graph.add("GlobalAveragePool", [features])])
+    pooled = graph.add("Div", [pooled, graph.constant(f"{EVIDENCE}.spread", spread)])
     stored, _ = graph.weight(f"{EVIDENCE}.linear.weight", weight, whole=False)
     there = graph.add("Gemm", [pooled, stored, graph.constant(f"{EVIDENCE}.linear.bias", bias)], transB=1)
     share = graph.add("Div", [graph.add("Sigmoid", [there]), graph.constant(f"{EVIDENCE}.usual", usual)])

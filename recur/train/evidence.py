@@ -19,6 +19,7 @@ from recur.train.pyramid import Pyramids
 
 PENALTY = 1e-2  # times the squared weights, of features that have a spread of 1; chosen on held-out train pictures
 POWER = 0.5  # how much the factor counts
+ALIKE_POWER = 0.1  # for classes that one object may have any of
 WHOLE = 2  # views that show all of the picture: itself and its mirror image
 STEPS = 60
 LOOK = 100  # pictures whose maps are read together
@@ -32,20 +33,21 @@ def learn_evidence(
 ) -> Evidence:
     """What the whole picture says, from `truth` (boxes [M, 4], labels [M, N]) of the pictures in `pyramids`.
 
-    It says nothing of classes without an example, nor of those of `alike`: which of them a person is called is not
-    read better from the picture, and what they say of a place together would be out of proportion.
+    It says nothing of classes without an example, and little of those of `alike`: which of them a person is called is
+    not read better from the picture, and what they say of a place together would be out of proportion.
     """
     features = _means(pyramids)
     there = torch.from_numpy(np.array([truth[row][1].any(0) for row in pyramids.kept], np.float32))
     evidence = Evidence(features.shape[2], there.shape[1])
     _fit(evidence, features.flatten(0, 1), there.repeat_interleave(features.shape[1], 0))
     with torch.no_grad():
-        said = evidence.linear(features[:, 0]).sigmoid()
+        said = evidence.linear(features[:, 0] / evidence.spread).sigmoid()
         known = there.any(0)
-        known[[label for group in alike for label in group]] = False
         usual = (said * there).sum(0) / there.sum(0).clamp_min(1)
         evidence.usual.copy_(torch.where(known, usual, torch.ones(())))
-        evidence.power.copy_(POWER * known)
+        evidence.power.fill_(POWER)
+        evidence.power[[label for group in alike for label in group]] = ALIKE_POWER
+        evidence.power.mul_(known)
     return evidence
 
 
@@ -60,8 +62,9 @@ def _means(pyramids: Pyramids) -> Tensor:
 
 
 def _fit(evidence: Evidence, features: Tensor, targets: Tensor) -> None:
-    mean, spread = features.mean(0), features.std(0, correction=0) + 1e-3
-    scaled = (features - mean) / spread
+    evidence.spread.copy_(features.std(0, correction=0) + 1e-3)
+    mean = features.mean(0) / evidence.spread
+    scaled = features / evidence.spread - mean
     share = targets.mean(0).clamp(1e-3, 1 - 1e-3)
     weight = torch.zeros(targets.shape[1], features.shape[1], requires_grad=True)
     bias = (share / (1 - share)).log().requires_grad_()
@@ -75,6 +78,6 @@ def _fit(evidence: Evidence, features: Tensor, targets: Tensor) -> None:
         return value
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    with torch.no_grad():  # what is kept reads the features as they are
-        evidence.linear.weight.copy_(weight / spread)
-        evidence.linear.bias.copy_(bias - (weight / spread) @ mean)
+    with torch.no_grad():
+        evidence.linear.weight.copy_(weight)
+        evidence.linear.bias.copy_(bias - weight @ mean)
