@@ -20,7 +20,7 @@ from recur.bundle import read_bundle
 from recur.data.labels import read_labels
 from recur.errors import RecurError
 from recur.train.classify import average_precision, train_classify
-from recur.train.detect import BALANCED, MUTED, balance, balanced_order, mute, train_detect, truth_of
+from recur.train.detect import BALANCED, balance, balanced_order, train_detect, truth_of
 from recur.train.evidence import ALIKE_POWER, POWER, learn_evidence
 from recur.train.finish_detect import best_score, read_nouns
 from recur.train.orthogonal import Muon
@@ -151,19 +151,6 @@ def test_orthogonal_steps_are_of_one_length_in_every_direction() -> None:
     assert lengths.min() > 0.5
     assert lengths.max() < 1.3
     assert (weight.detach().flatten(1) * direction).sum() < 0
-
-
-def test_some_channels_are_muted_and_the_others_make_up_for_it() -> None:
-    import torch
-
-    maps = [torch.ones(20, 100, 4, 4), torch.ones(20, 60, 2, 2)]
-    muted = mute(maps, np.random.default_rng(0))
-    for each, before in zip(muted, maps, strict=True):
-        assert each.shape == before.shape
-        assert torch.equal(each, each[:, :, :1, :1].expand_as(each)), "a channel is muted as a whole"
-        assert {round(value, 4) for value in each.unique().tolist()} == {0.0, round(1 / (1 - MUTED), 4)}
-        assert each.mean().item() == pytest.approx(1, abs=0.05)
-    assert torch.equal(muted[0], mute(maps, np.random.default_rng(0))[0])
 
 
 def test_the_whole_picture_tells_of_classes() -> None:

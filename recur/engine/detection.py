@@ -20,7 +20,7 @@ from recur.engine.reference import Array
 OVERLAP = 0.5  # IoU from which on two boxes of one class are taken for one object
 ALIKE = 0.5  # IoU from which on boxes of classes that are alike are
 JOINT = 0.5  # how much classes that are alike raise each other: 0 not at all, 1 the best one to what all together say
-LEAST_SUNK = 0.3  # share of its score that a box keeps at least
+LEAST_SUNK = 0.2  # share of its score that a box keeps at least
 MOST_CANDIDATES = 400  # best-scored boxes of one picture that are looked at
 Labels = npt.NDArray[np.int64]
 

@@ -54,7 +54,6 @@ WARM = 100  # steps
 BALANCED = 0.1  # share of pictures below which those with a class come more often
 AVERAGE = 0.998  # of the weights that are shipped: a running mean over the last steps (Polyak & Juditsky 1992)
 SHOWN = 0.35  # share of a box that a cut-out must show for the object to be learned there
-MUTED = 0.15  # share of the trunk's channels that a picture goes without in a step (Tompson et al. 2015)
 CLIP = 5.0
 
 
@@ -90,9 +89,8 @@ class Run:
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
         truth = [self._seen(int(row), int(view)) for row, view in zip(rows, views, strict=True)]
-        maps = mute(self.pyramids.batch(rows, views), random)
         with autocast():
-            scores, boxes = self.head(maps)
+            scores, boxes = self.head(self.pyramids.batch(rows, views))
         losses = detection_loss(scores.float(), boxes.float(), grid_of(self.pyramids.shapes)[0], truth)
         loss = total_loss(losses)
         if not math.isfinite(float(loss.detach())):
@@ -115,15 +113,6 @@ class Run:
         boxes, labels = self.truth[row]
         inner, shown = in_view(boxes, self.pyramids.views[row, view], least=SHOWN)
         return torch.from_numpy(inner[shown].astype(np.float32)), torch.from_numpy(labels[shown])
-
-
-def mute(maps: Sequence[Tensor], random: np.random.Generator) -> list[Tensor]:
-    """The maps [B, C, gy, gx] with some channels of each picture at zero and the others greater for it."""
-    out = []
-    for each in maps:
-        kept = (random.random(each.shape[:2], np.float32) >= MUTED).astype(np.float32) / (1 - MUTED)
-        out.append(each * torch.from_numpy(kept)[:, :, None, None])
-    return out
 
 
 def truth_of(picture: BoxedPicture, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
