@@ -44,7 +44,7 @@ def photo(home: Path) -> str:
 def test_one_picture_for_people(photo: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["detect", photo, "--min-score", "0"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 100
+    assert 50 < len(lines) <= 100
     label, score, box = lines[0].split("\t")
     assert label in ("red", "green", "blue")
     assert 0 <= float(score) <= 1

@@ -15,6 +15,7 @@ from recur.bundle import read_bundle  # noqa: E402
 from recur.engine.vision import Encoder  # noqa: E402
 from recur.nn.detection import (  # noqa: E402
     DetectionHead,
+    Evidence,
     assign,
     detection_loss,
     grid_of,
@@ -30,6 +31,7 @@ from recur.nn.export_heads import (  # noqa: E402
     attach,
     detection_emitter,
     import_detection_head,
+    import_evidence,
     name_maps,
     ranges_of,
     watched_names,
@@ -178,6 +180,33 @@ def test_one_graph_of_two_files(encoded: bytes, head: DetectionHead) -> None:
         expected = rounded([torch.from_numpy(each) for each in maps])
     assert scores == pytest.approx(expected[0].sigmoid().numpy(), abs=1e-4)
     assert boxes == pytest.approx(expected[1].numpy(), abs=1e-4)
+
+
+def test_what_the_whole_picture_says_is_a_factor(encoded: bytes, head: DetectionHead) -> None:
+    torch.manual_seed(2)
+    evidence = Evidence(CHANNELS[-1], 3)
+    torch.nn.init.normal_(evidence.linear.weight, std=0.3)
+    evidence.spread.copy_(torch.rand(CHANNELS[-1]) + 0.5)
+    evidence.usual.copy_(torch.tensor([0.9, 0.4, 1.0]))
+    evidence.power.copy_(torch.tensor([0.5, 0.25, 0.0]))
+    part = attach(encoded, detection_emitter(head, SHAPES, evidence=evidence))
+    plain = attach(encoded, detection_emitter(head, SHAPES))
+    features, (scores, boxes) = Encoder(encoded + part, threads=1).both(pixels(), ["scores", "boxes"])
+    before, same = Encoder(encoded + plain, threads=1).raw(pixels(), ["scores", "boxes"])
+    rounded = import_evidence(encoded + part)
+    assert rounded is not None
+    planes = torch.from_numpy(features).transpose(1, 2).reshape(3, CHANNELS[-1], *SHAPES[-1])
+    with torch.inference_mode():
+        expected = rounded(torch.from_numpy(before), planes).numpy()
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert np.array_equal(boxes, same)
+    assert np.array_equal(scores[..., 2], before[..., 2])
+    assert np.abs(scores[..., 0] - before[..., 0]).max() > 0.1
+    assert scores.max() <= 1
+    assert rounded.linear.weight.detach().numpy() == pytest.approx(evidence.linear.weight.detach().numpy(), abs=0.02)
+    for name in ("spread", "usual", "power"):
+        assert torch.equal(getattr(rounded, name), getattr(evidence, name)), name
+    assert import_evidence(encoded + plain) is None
 
 
 def test_the_head_comes_off(encoded: bytes, head: DetectionHead) -> None:

@@ -82,14 +82,14 @@ def test_paths_pictures_arrays_and_bytes_alike(detector: Detector, pictures: lis
     path = pictures[0]
     image = Image.open(path).convert("RGB")
     given = [path, str(path), image, np.asarray(image), path.read_bytes()]
-    results = detector(given, min_score=0.0, batch=2)
+    results = detector(given, min_score=0.0, most=50, batch=2)
     assert [each.path for each in results] == [str(path), str(path), None, None, None]
-    assert len(results[0].objects) == 100
+    assert len(results[0].objects) == 50
     for each in results:
         assert each.objects == results[0].objects
         assert (each.width, each.height) == (96, 64)
         assert each.problem is None
-    assert detector(path, min_score=0.0)[0].objects == results[0].objects
+    assert detector(path, min_score=0.0, most=50)[0].objects == results[0].objects
     scores = [each.score for each in results[0].objects]
     assert scores == sorted(scores, reverse=True)
     for x0, y0, x1, y1 in (each.box for each in results[0].objects):

@@ -21,9 +21,10 @@ from recur.data.labels import read_labels
 from recur.errors import RecurError
 from recur.train.classify import average_precision, train_classify
 from recur.train.detect import BALANCED, balance, balanced_order, train_detect, truth_of
+from recur.train.evidence import ALIKE_POWER, POWER, learn_evidence
 from recur.train.finish_detect import best_score, read_nouns
 from recur.train.orthogonal import Muon
-from recur.train.pyramid import cut_view, draw_views, in_view
+from recur.train.pyramid import Pyramids, cut_view, draw_views, in_view
 
 SMALL: dict[str, Any] = {"epochs": 2, "batch": 4, "views": 2}
 PROGRAM = """
@@ -150,6 +151,35 @@ def test_orthogonal_steps_are_of_one_length_in_every_direction() -> None:
     assert lengths.min() > 0.5
     assert lengths.max() < 1.3
     assert (weight.detach().flatten(1) * direction).sum() < 0
+
+
+def test_the_whole_picture_tells_of_classes() -> None:
+    import torch
+
+    random = np.random.default_rng(0)
+    shows = random.random((80, 5)) < [0.4, 0.3, 0.5, 0.5, 0.0]  # the last class has no example
+    maps = random.integers(0, 60, (80, 2, 6, 2, 2)).astype(np.uint8)
+    maps[:, :, :5] += np.where(shows, 120, 0).astype(np.uint8)[:, None, :, None, None]
+    unread, views = 7, np.zeros((80, 2, 5), np.float32)
+    kept = np.array([row for row in range(80) if row != unread])
+    maps[unread] = 255
+    pyramids = Pyramids((maps,), (2.0,), views, kept, (), True)
+    truth = [(np.zeros((1, 4)), row[None].astype(np.float32)) for row in shows]
+    evidence = learn_evidence(pyramids, truth, alike=[[2, 3]])
+    assert evidence.power.tolist() == pytest.approx([POWER, POWER, ALIKE_POWER, ALIKE_POWER, 0])
+    assert evidence.usual[4] == 1
+    features = torch.from_numpy(maps[kept, 0].astype(np.float32)) * (2 / 255)
+    with torch.inference_mode():
+        there = evidence.linear(features.mean((2, 3)) / evidence.spread).sigmoid().numpy()
+        factor = evidence(torch.full((len(kept), 1, 5), 0.4), features)[:, 0].numpy() / 0.4
+    for label in (0, 1):
+        rows = shows[kept, label]
+        assert there[rows, label].min() > there[~rows, label].max()
+        assert evidence.usual[label].item() == pytest.approx(there[rows, label].mean(), abs=1e-5)
+        assert factor[rows, label].mean() == pytest.approx(1, abs=0.05)
+        assert factor[~rows, label].max() < 0.8
+    assert 0.5 < factor[:, 2:4].min() < 0.8  # so sure a picture loses little
+    assert (factor[:, 4] == 1).all()
 
 
 def test_views_and_their_boxes() -> None:

@@ -57,6 +57,9 @@ def _add_detect(tasks: Commands) -> None:
     )
     parser.add_argument("--init", metavar="NAME_OR_PATH", help="start from the head of this detector")
     parser.add_argument(
+        "--views", type=whole(1), metavar="N", help="views of each picture: whole, its mirror image, cut-outs"
+    )
+    parser.add_argument(
         "--alike", type=_names, metavar="A,B,…", help="classes that one object may have any of: it gets one box"
     )
     parser.add_argument(

@@ -1,8 +1,9 @@
 """From the scores and boxes of all cells to a few objects: threshold, and one box for each object.
 
 Of two boxes of one class that overlap, the better-scored one stays (greedy non-maximum suppression). Classes that are
-alike, so that one thing may be called by any of them (man, boy, person), would put several boxes on one person: there
-the score of a box sinks by its overlap with a better one of another such class (Bodla et al. 2017, "Soft-NMS").
+alike, so that one thing may be called by any of them (man, boy, person), say the same of a place in part: each of their
+scores rises with what all of them together say of it. And they would put several boxes on one person: the score of a
+box sinks by its overlap with a better one of another such class (Bodla et al. 2017, "Soft-NMS").
 
 A cells, N classes; boxes are (x0, y0, x1, y1).
 """
@@ -16,8 +17,10 @@ import numpy.typing as npt
 
 from recur.engine.reference import Array
 
-OVERLAP = 0.6  # IoU from which on two boxes of one class are taken for one object
+OVERLAP = 0.5  # IoU from which on two boxes of one class are taken for one object
 ALIKE = 0.5  # IoU from which on boxes of classes that are alike are
+JOINT = 0.5  # how much classes that are alike raise each other: 0 not at all, 1 the best one to what all together say
+LEAST_SUNK = 0.2  # share of its score that a box keeps at least
 MOST_CANDIDATES = 400  # best-scored boxes of one picture that are looked at
 Labels = npt.NDArray[np.int64]
 
@@ -34,6 +37,7 @@ def pick(
 
     `alike`: groups of classes that one object may have any of.
     """
+    scores = _raise(scores, alike)
     cells, labels = np.nonzero(scores >= min_score)
     found = scores[cells, labels]
     if len(found) > MOST_CANDIDATES:
@@ -53,6 +57,19 @@ def pick(
         order = order[found[order] >= min_score]
         chosen, labels, found = chosen[order], labels[order], found[order]
     return chosen[:most], labels[:most], found[:most]
+
+
+def _raise(scores: Array, alike: Sequence[Sequence[int]]) -> Array:
+    """The scores [A, N], those of each group times (any / best) ** JOINT: `any` the probability that one of the group
+    is there, were they independent; `best` the greatest of them.
+    """
+    out = scores.copy() if alike else scores
+    for group in alike:
+        part = scores[:, list(group)]
+        best = part.max(1, keepdims=True)
+        joint = 1 - (1 - part).prod(1, keepdims=True)
+        out[:, list(group)] = part * (joint / np.maximum(best, 1e-12)) ** JOINT
+    return out
 
 
 def _suppress(overlap: Array, labels: Labels) -> npt.NDArray[np.int64]:
@@ -75,7 +92,7 @@ def _sink(found: Array, overlap: Array, labels: Labels, alike: Sequence[Sequence
             above = overlap[row, rows[:place]] if place else np.zeros(0)
             closest = float(above.max(initial=0.0))
             if closest >= ALIKE:
-                out[row] = found[row] * (1 - closest)
+                out[row] = found[row] * max(1 - closest, LEAST_SUNK)
     return out
 
 

@@ -125,6 +125,33 @@ class DetectionHead(nn.Module):
         return scores, to_boxes(centres, cells, sides)
 
 
+class Evidence(nn.Module):
+    """What the whole picture says of each class, as a factor of the scores of its boxes.
+
+    A score tells the boxes of one picture apart better than those of different pictures; whether a class is in the
+    picture at all, the mean of the coarsest map tells better. The factor is (p / usual) ** power: p the probability
+    that the class is there, from a linear map of that mean over its `spread` [C]; `usual` [N] the mean of p where the
+    class is there; `power` [N] how much it counts, 0 for a class that it says nothing of.
+    """
+
+    spread: Tensor
+    usual: Tensor
+    power: Tensor
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, classes)
+        self.register_buffer("spread", torch.ones(channels))
+        self.register_buffer("usual", torch.ones(classes))
+        self.register_buffer("power", torch.zeros(classes))
+
+    def forward(self, scores: Tensor, features: Tensor) -> Tensor:
+        """The scores [B, A, N], after the sigmoid, with the factor; at most 1. `features` [B, C, gy, gx]."""
+        there = self.linear(features.mean((2, 3)) / self.spread).sigmoid()
+        out: Tensor = (scores * (there / self.usual).pow(self.power)[:, None]).clamp_max(1)
+        return out
+
+
 def grid_of(shapes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """The centres (x, y) [A, 2] of all cells of all levels, and the sides (width, height) [A, 2] of each."""
     centres, cells = [], []

@@ -12,19 +12,22 @@ whoever keeps a head apart keeps the SHA-256 of its trunk with it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from recur.nn.classification import ClassificationHead
-from recur.nn.detection import DetectionHead, Level, grid_of, stage_ends
+from recur.nn.detection import DetectionHead, Evidence, Level, grid_of, stage_ends
 from recur.nn.export import Graph, Ranges, emit_trunk, import_trunk
 
 Emit = Callable[[Graph, Sequence[str]], dict[str, Sequence[int | str]]]  # writes nodes; name of output -> its shape
 MAPS = ("stride8", "stride16", "stride32")
+EVIDENCE = "detect.evidence"  # how the names of what the whole picture says begin
 
 
 def ranges_of(encoded: bytes, points: tuple[str, ...] = ("stem.", "layers.")) -> dict[str, tuple[float, float]] | None:
@@ -104,10 +107,17 @@ def name_maps(graph: Graph, maps: Sequence[str]) -> dict[str, Sequence[int | str
     return dict.fromkeys(MAPS, ("B", "C", "y", "x"))
 
 
-def detection_emitter(head: DetectionHead, shapes: Sequence[tuple[int, int]], *, watch: bool = False) -> Emit:
+def detection_emitter(
+    head: DetectionHead,
+    shapes: Sequence[tuple[int, int]],
+    *,
+    evidence: Evidence | None = None,
+    watch: bool = False,
+) -> Emit:
     """Writes `scores` [B, A, N] and `boxes` [B, A, 4]; `shapes` (rows, columns) of the three maps.
 
-    `watch`: the points that `ranges` must name are outputs as well.
+    `evidence` of the whole picture: the scores come with its factor. `watch`: the points that `ranges` must name are
+    outputs as well.
     """
 
     def emit(graph: Graph, maps: Sequence[str]) -> dict[str, Sequence[int | str]]:
@@ -134,13 +144,15 @@ def detection_emitter(head: DetectionHead, shapes: Sequence[tuple[int, int]], *,
             ):
                 flat = graph.constant(f"{prefix}.{name}.shape", np.array([0, width, -1], np.int64))
                 found.append(graph.add("Reshape", [graph.conv(seen, f"{prefix}.{name}", module), flat]))
-        score = graph.add("Transpose", [graph.add("Concat", scores, axis=2)], perm=[0, 2, 1])
-        graph.add("Sigmoid", [score])
-        graph.nodes[-1].output[0] = "scores"
-        side = graph.add("Transpose", [graph.add("Concat", sides, axis=2)], perm=[0, 2, 1])
         one, half = (
             graph.constant(f"detect.{name}", np.array([v], np.float32)) for name, v in (("one", 1.0), ("half", 0.5))
         )
+        score = graph.add("Transpose", [graph.add("Concat", scores, axis=2)], perm=[0, 2, 1])
+        score = graph.add("Sigmoid", [score])
+        if evidence is not None:
+            score = graph.add("Min", [graph.add("Mul", [score, _factor(graph, evidence, maps[-1])]), one])
+        graph.nodes[-1].output[0] = "scores"
+        side = graph.add("Transpose", [graph.add("Concat", sides, axis=2)], perm=[0, 2, 1])
         root = graph.add("Sqrt", [graph.add("Add", [graph.add("Mul", [side, side]), one])])
         side = graph.add("Mul", [graph.add("Add", [side, root]), half])
         centres, cells = (each.numpy() for each in grid_of(shapes))
@@ -175,6 +187,22 @@ def _merge(graph: Graph, level: Level, x: str, coarser: str | None, prefix: str)
     return graph.point(graph.add("Relu", [graph.add("Add", [x, y])]), f"{prefix}.out")
 
 
+def _factor(graph: Graph, evidence: Evidence, features: str) -> str:
+    """The factor [B, 1, N] of `evidence`."""
+    weight, bias, spread, usual, power = (
+        each.detach().float().contiguous().numpy()
+        for each in (evidence.linear.weight, evidence.linear.bias, evidence.spread, evidence.usual, evidence.power)
+    )
+    pooled = graph.add("Flatten", [graph.add("GlobalAveragePool", [features])])
+    pooled = graph.add("Div", [pooled, graph.constant(f"{EVIDENCE}.spread", spread)])
+    stored, _ = graph.weight(f"{EVIDENCE}.linear.weight", weight, whole=False)
+    there = graph.add("Gemm", [pooled, stored, graph.constant(f"{EVIDENCE}.linear.bias", bias)], transB=1)
+    share = graph.add("Div", [graph.add("Sigmoid", [there]), graph.constant(f"{EVIDENCE}.usual", usual)])
+    factor = graph.add("Pow", [share, graph.constant(f"{EVIDENCE}.power", power)])
+    shape = graph.constant(f"{EVIDENCE}.shape", np.array([0, 1, evidence.linear.out_features], np.int64))
+    return graph.add("Reshape", [factor, shape])
+
+
 def watched_names(head: bytes) -> list[str]:
     """The points that a head written with `watch` has as outputs."""
     outputs = [each.name for each in onnx.load_from_string(head).graph.output]
@@ -205,15 +233,33 @@ def classification_emitter(head: ClassificationHead) -> Emit:
 
 def import_detection_head(encoded: bytes, head: DetectionHead) -> DetectionHead:
     """Fill `head` with the weights that `attach` wrote for one of its shape."""
-    stored = {entry.name: numpy_helper.to_array(entry) for entry in onnx.load_from_string(encoded).graph.initializer}
-    state = head.state_dict()
+    _fill(head, _stored(encoded), lambda name: name.replace("levels.", "detect.", 1))
+    return head
+
+
+def import_evidence(encoded: bytes) -> Evidence | None:
+    """What the whole picture says in a graph that `attach` wrote; None where it says nothing."""
+    stored = _stored(encoded)
+    weight = stored.get(f"{EVIDENCE}.linear.weight")
+    if weight is None:
+        return None
+    evidence = Evidence(weight.shape[1], weight.shape[0])
+    _fill(evidence, stored, lambda name: f"{EVIDENCE}.{name}")
+    return evidence
+
+
+def _stored(encoded: bytes) -> dict[str, NDArray[Any]]:
+    return {entry.name: numpy_helper.to_array(entry) for entry in onnx.load_from_string(encoded).graph.initializer}
+
+
+def _fill(module: torch.nn.Module, stored: Mapping[str, NDArray[Any]], key_of: Callable[[str], str]) -> None:
+    state = module.state_dict()
     for name, value in state.items():
-        key = name.replace("levels.", "detect.", 1)
+        key = key_of(name)
         found = stored[key].astype(np.float32)
         if name.endswith("weight"):
             found = found * stored[f"{key}.scale"].reshape((-1,) + (1,) * (found.ndim - 1))
         elif f"{key}.scale" in stored:
             found = found * stored[f"{key}.scale"]
         state[name] = torch.from_numpy(np.ascontiguousarray(found)).reshape(value.shape)
-    head.load_state_dict(state)
-    return head
+    module.load_state_dict(state)

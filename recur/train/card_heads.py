@@ -52,6 +52,7 @@ def _card(meta: Mapping[str, Any], summary: str, call: str, results: str, limits
     training: Mapping[str, Any] = meta.get("training") or {}
     encoder: Mapping[str, Any] = meta.get("encoder") or {}
     trunk = encoder.get("trunk")
+    whole = (("scores", "each with what the whole picture says of its class"),) if encoder.get("evidence") else ()
     below = f"that of the model `{plain(trunk['model'])}`, shared" if trunk else "its own, inside"
     command = plain(training.get("command") or "")
     log: Sequence[Mapping[str, Any]] = training.get("log") or ()
@@ -76,6 +77,7 @@ def _card(meta: Mapping[str, Any], summary: str, call: str, results: str, limits
                 ("picture", f"{encoder.get('size', UNKNOWN)} pixels square, the whole picture"),
                 ("arithmetic of the trunk", encoder.get("arithmetic", UNKNOWN)),
                 ("arithmetic of the head", encoder.get("head", "float32")),
+                *whole,
             ),
         ),
         "## Data and terms",

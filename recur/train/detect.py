@@ -40,6 +40,7 @@ from recur.train.checkpoint import (
     step_generator,
 )
 from recur.train.encoders import open_encoder, trunk_of
+from recur.train.evidence import learn_evidence
 from recur.train.finish_detect import finish_detector, head_of, read_nouns
 from recur.train.heads import open_trunk
 from recur.train.orthogonal import Muon
@@ -241,7 +242,9 @@ def train_detect(
             return _stopped(stop, work, out)
     run.head.load_state_dict(run.average)
     meta["training"]["log"] = run.log
-    finish_detector(out, run.head, trunk, meta, words, train=train, dev=dev)
+    group = tuple(found.classes.index(name) for name in alike)
+    evidence = learn_evidence(pyramids, truth, alike=[group] if group else [])
+    finish_detector(out, run.head, trunk, meta, words, evidence=evidence, train=train, dev=dev)
     return out
 
 

@@ -20,9 +20,16 @@ from recur.explain.precision_recall import plot_precision_recall
 from recur.files import write_atomically
 from recur.hub import resolve, whole_encoder
 from recur.metrics.detection import Found, Truth, evaluate_detections, match, merged
-from recur.nn.detection import DetectionHead
+from recur.nn.detection import DetectionHead, Evidence
 from recur.nn.export import Ranges, import_trunk
-from recur.nn.export_heads import attach, detection_emitter, import_detection_head, ranges_of, watched_names
+from recur.nn.export_heads import (
+    attach,
+    detection_emitter,
+    import_detection_head,
+    import_evidence,
+    ranges_of,
+    watched_names,
+)
 from recur.predict.detect import MIN_SCORE, OUTPUTS, Detector, found_in
 from recur.predict.nouns import Nouns
 from recur.train.card_heads import render_detector_card
@@ -43,6 +50,7 @@ def finish_detector(
     meta: Mapping[str, Any],
     nouns: Nouns,
     *,
+    evidence: Evidence,
     train: Sequence[BoxedPicture],
     dev: Sequence[BoxedPicture],
 ) -> None:
@@ -51,12 +59,12 @@ def finish_detector(
     shapes = map_shapes(trunk.size)
     ranges = measure_head(head, trunk, [picture.path for picture in train])
     graphs = {
-        "float32": attach(trunk.encoded, detection_emitter(head, shapes)),
-        "int8": attach(trunk.encoded, detection_emitter(head, shapes), ranges=ranges),
+        "float32": attach(trunk.encoded, detection_emitter(head, shapes, evidence=evidence)),
+        "int8": attach(trunk.encoded, detection_emitter(head, shapes, evidence=evidence), ranges=ranges),
     }
 
     def detector_with(kind: str) -> Detector:
-        full = {**meta, "encoder": {**trunk.describe(OUTPUTS), "head": kind}}
+        full = {**meta, "encoder": {**trunk.describe(OUTPUTS), "head": kind, "evidence": True}}
         write_bundle(out, full, {}, tokenizer=nouns.to_bytes(), encoder=trunk.bundled(graphs[kind]), card="")
         return Detector(read_bundle(out, task="detect"))
 
@@ -165,7 +173,8 @@ def stand_on(path: Path, captioner: Path) -> None:
     channels = import_trunk(below).widths[-3:]
     head = import_detection_head(bundle.encoder, DetectionHead(channels, len(bundle.meta["classes"])))
     ranges = ranges_of(bundle.encoder, ("detect.",))
-    graph = attach(below, detection_emitter(head, map_shapes(trunk.size)), ranges=ranges)
+    evidence = import_evidence(bundle.encoder)
+    graph = attach(below, detection_emitter(head, map_shapes(trunk.size), evidence=evidence), ranges=ranges)
     encoder = {**bundle.meta["encoder"], **trunk.describe(OUTPUTS)}
     update_bundle(path, {"encoder": encoder}, encoder=graph)
 
