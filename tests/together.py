@@ -1,7 +1,7 @@
 """Every training on a little data, called alike: what several processes do is to be what one does.
 
-As a program, started by PyTorch's launcher in a folder with the data, it trains all of them in one pair of processes:
-to the end (`NAME-both`), and until the process that does not lead is asked to stop (`NAME-changed`).
+As a program, in a folder with the data, started as PyTorch's launcher starts it, it trains all of them in one pair of
+processes: to the end (`NAME-both`), and until the process that does not lead is asked to stop (`NAME-changed`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from recur.nn.vision import Trunk
 from recur.train.checkpoint import StopRequest
 from recur.train.team import gathered
 
@@ -59,7 +60,7 @@ def _of(name: str) -> Callable[[Path], list[Path]]:
 TRAININGS = {
     "language": Training(
         "language.train_language",
-        {"data": _of("text.txt"), "hidden": 12, "embedding": 8, "layers": 2, "epochs": 2, "length": 16}
+        {"data": _of("text.txt"), "hidden": 12, "embedding": 8, "layers": 2, "epochs": 2, "length": 32}
         | {"weight_drop": 0.2, "min_count": 50},
         batch=6,
         asked=5,
@@ -68,20 +69,48 @@ TRAININGS = {
         "translation.train_translation",
         {"data": _of("pairs/train"), "source": "en", "target": "de", "both": True, "pieces": 60, "embedding": 8}
         | {"hidden": 8, "encoder": 8, "epochs": 2, "word_dropout": 0.1},
-        asked=14,
-        small={"translation.STEP_PIECES": 120, "translation.ATTENTION": 8},
+        asked=6,
+        small={"translation.STEP_PIECES": 240, "translation.ATTENTION": 8},
     ),
     "sentiment": Training(
         "sentiment.train_sentiment",
         {"data": _of("reviews.jsonl"), "min_count": 2, "hidden": 8, "embedding": 8, "epochs": 2},
-        asked=9,
-        small={"sentiment_data.STEP_TOKENS": 150, "sentiment_data.WINDOW": 8},
+        asked=5,
+        small={"sentiment_data.STEP_TOKENS": 300, "sentiment_data.WINDOW": 8},
     ),
     "answer": Training(
         "answer.train_answer",
         {"data": _in("tasks"), "hidden": 8, "layers": 2, "epochs": 2},
-        batch=64,
-        asked=10,
+        batch=128,
+        asked=5,
+    ),
+    "frames": Training(
+        "frames.train_frames",
+        {"data": _in("frames.npz"), "fold": "split1", "epochs": 5, "head": "crf", "hidden": 8, "crop": 20},
+        asked=2,
+    ),
+    "detect": Training(
+        "detect.train_detect",
+        {"data": _in("boxes"), "encoder": lambda place: str(place / "captioner"), "epochs": 2, "views": 3},
+        batch=4,
+        asked=5,
+    ),
+    "classify": Training(
+        "classify.train_classify",
+        {"data": _in("boxes"), "encoder": lambda place: str(place / "captioner"), "epochs": 2, "views": 2},
+        asked=0,
+        small={"classify.BATCH": 5, "classify.LOOK": 4},
+    ),
+    "trunk": Training(
+        "trunk.train_trunk",
+        {"data": _of("shapes"), "teacher": _in("teacher.onnx"), "cache": _in("answers"), "epochs": 1, "views": 3},
+        batch=8,
+        asked=1,
+        small={
+            "trunk.Trunk": lambda: Trunk((8, 8, 16, 16), (1, 1, 1, 1)),
+            "trunk.RESOLUTIONS": ((0.5, 64), (0.5, 96)),
+        },
+        out=".onnx",
     ),
     "span": Training(
         "span.train_span",
@@ -105,7 +134,7 @@ def stop_second(asked: int) -> Any:
 
 def main() -> None:
     """Both kinds of runs of every training."""
-    place = Path()
+    place = Path.cwd()
     with gathered() as team:
         for name, training in TRAININGS.items():
             training(f"{name}-both", place, processes=team.size)

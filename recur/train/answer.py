@@ -92,6 +92,7 @@ def train_answer(
         vocabulary=len(vocabulary), answers=len(answers), places=places, hidden=hidden, layers=layers
     )
     with gathered() as team, StopRequest(seconds=seconds) as stop:
+        team.settle(network)
         settings: dict[str, Any] = {
             "data": data_hash([*stories, *held]),
             "hidden": hidden,
@@ -101,7 +102,7 @@ def train_answer(
             "seed": seed,
         }
         run = Run(
-            network.to(team.device),
+            network,
             encode(stories, vocabulary, answers, places, SENTENCES),
             encode(held, vocabulary, answers, places, SENTENCES),
             seed,

@@ -123,7 +123,7 @@ def train_language(
     if init is not None:
         start_from(network, characters, init)
     with gathered() as team, StopRequest(seconds=seconds) as stop:
-        network.to(team.device)
+        team.settle(network)
         settings: dict[str, Any] = {
             "data": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
             "dev": hashlib.sha256(held.encode("utf-8", "surrogatepass")).hexdigest(),

@@ -131,7 +131,8 @@ def train_sentiment(
     }
     work = out.with_name(out.name + ".work")
     with gathered() as team, StopRequest(seconds=seconds) as stop:
-        run = Run(network.to(team.device), train, dev, seed, epochs, work / "checkpoint", settings, [], team)
+        team.settle(network)
+        run = Run(network, train, dev, seed, epochs, work / "checkpoint", settings, [], team)
         if not _train(run, stop, resume):
             team.report(stop, work)
             return out

@@ -80,11 +80,13 @@ def train_span(
     items = [item_of(each) for each in learned]
     network = SpanNetwork(embedding=embedding, hidden=hidden, told=TOLD)
     told = sha256("\0".join(each.question + each.passage[:64] for each in asked).encode("utf-8", "replace"))
-    settings = {"data": told.hexdigest(), "embedding": embedding, "hidden": hidden, "epochs": epochs, "seed": seed}
+    settings = {"data": told.hexdigest(), "embedding": embedding, "hidden": hidden, "epochs": epochs, "batch": batch}
+    settings |= {"seed": seed}
     with gathered() as team, StopRequest(seconds=seconds) as stop:
         settings["batch"] = batch * team.size
         work = out.with_name(out.name + ".work") / "checkpoint"
-        if not _train(network.to(team.device), items, settings, work, stop, resume, team):
+        team.settle(network)
+        if not _train(network, items, settings, work, stop, resume, team):
             team.report(stop, work.parent)
             return out
         if not team.leads:
@@ -200,7 +202,7 @@ def _elsewhere(part: Sequence[Item], items: Sequence[Item], random: np.random.Ge
 def _loss(network: SpanNetwork, part: Sequence[Item], team: Team = ALONE) -> Tensor:
     """The mean loss of the questions of a step; of several processes, the part that this one's questions have of it."""
     share, device = team.share(len(part)), team.device
-    longest = [max(len(item[side]) for item in part) for side in (0, 1)]
+    longest = max(len(words) for words, _, _, _ in part), max(len(asked) for _, asked, _, _ in part)
     count, part = len(part), part[share.rows]
     sizes = torch.tensor([len(words) for words, _, _, _ in part])
     lengths = torch.tensor([len(question) for _, question, _, _ in part])

@@ -126,16 +126,21 @@ class Team:
         for place, parameter in enumerate(parameters):
             summed = everything[at : at + parameter.numel()].view_as(parameter)
             at += parameter.numel()
-            parameter.grad = summed.clone() if having[place] > 0 else None
+            # Laid out as the parameter is: fused optimizers go through both as they lie in memory.
+            parameter.grad = torch.empty_like(parameter).copy_(summed) if having[place] > 0 else None
         return float(total)
 
-    def total(self, values: Sequence[float]) -> list[float]:
-        """Numbers of each of them, summed."""
+    def settle(self, network: nn.Module) -> None:
+        """Bring a network to where it learns, with the first one's weights."""
+        network.to(self.device)
+        self.align(network.state_dict().values())
+
+    def summed(self, values: Tensor) -> Tensor:
+        """What each of them has, summed; without a gradient."""
         if self.size == 1:
-            return list(values)
-        summed = torch.tensor(values, dtype=torch.float64)
-        distributed.all_reduce(summed)
-        found: list[float] = summed.tolist()
+            return values
+        found = values.detach().clone()
+        distributed.all_reduce(found)
         return found
 
     def together(self, part: Tensor, share: Share) -> Tensor:
@@ -145,8 +150,7 @@ class Team:
         whole = part.new_zeros(share.count, *part.shape[1:])
         if share.weight:
             whole[share.rows] = part
-        distributed.all_reduce(whole)
-        return whole
+        return self.summed(whole)
 
     def learn(
         self,
@@ -168,14 +172,14 @@ class Team:
             optimizer.step()
         return whole
 
-    def in_turn(self, work: Callable[[], Value], stop: StopRequest) -> Value | None:
+    def in_turn(self, work: Callable[[], Value], stop: StopRequest | None = None) -> Value | None:
         """What `work` finds. The first one does it and leaves it in files, where the others find it; None for all when
         one of several was asked to stop meanwhile.
         """
         if self.size == 1:
             return work()
         found = work() if self.leads else None
-        if self.any(stop.requested):
+        if self.any(stop is not None and stop.requested):
             return None
         return found if self.leads else work()
 

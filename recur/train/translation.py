@@ -191,7 +191,8 @@ def train_translation(
     ]
     work = out.with_name(out.name + ".work") / "checkpoint"
     with gathered() as team, StopRequest(seconds=seconds) as stop:
-        average = copy_state(network.to(team.device).state_dict())
+        team.settle(network)
+        average = copy_state(network.state_dict())
         run = Run(network, subwords, corpora, held, word_dropout, meta, seed, epochs, work, settings, [], average, team)
         if not _train(run, stop, resume):
             team.report(stop, work.parent)
