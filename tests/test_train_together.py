@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -18,22 +21,24 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("matplotlib")
 
+import standin  # noqa: E402
 from boxes import write_boxed, write_seeing_captioner  # noqa: E402
 from test_answer import write_tasks  # noqa: E402
 from test_sentiment import write_texts  # noqa: E402
 from test_span import ask, write_squad  # noqa: E402
 from test_translation import write_pairs  # noqa: E402
-from together import TRAININGS  # noqa: E402
+from together import TRAININGS, Training  # noqa: E402
 from training import write_shapes, write_teacher  # noqa: E402
 
 from recur.train.checkpoint import load_checkpoint  # noqa: E402
+from recur.train.team import Team  # noqa: E402
 
 NAMES = sorted(TRAININGS)
 
 
 def write_data(place: Path) -> None:
     """What the trainings read."""
-    (place / "text.txt").write_text("the cat sat on the mat. 猫坐在垫子上。q\n" * 60, encoding="utf-8")
+    (place / "text.txt").write_text("the cat sat on the mat. 猫坐在垫子上。q\n" * 30, encoding="utf-8")
     (place / "pairs").mkdir()
     write_pairs(place / "pairs")
     write_texts(place)
@@ -119,6 +124,58 @@ def test_two_processes_are_one_and_one_goes_on_for_two(name: str, place: Path) -
     if training.batch is not None and not training.out:
         bundle = place / f"{name}-both" / "bundle.json"
         assert json.loads(bundle.read_text("utf-8"))["training"]["batch"] == training.batch
+
+
+class Over(Exception):
+    """The first epoch is."""
+
+
+def first_epoch(training: Training, place: Path) -> dict[str, Any]:
+    """What has learned by then, wherever it is."""
+    learning: list[Any] = []
+    settle, adams = Team.settle, {name: getattr(torch.optim, name) for name in ("Adam", "AdamW")}
+
+    def settled(team: Team, network: Any) -> None:
+        settle(team, network)
+        learning.append(network)
+
+    with ExitStack() as stack:
+        for name, kind in adams.items():  # unfused: a kernel that the stand-in does not have
+            unfused = lambda *given, kind=kind, **how: kind(*given, **{**how, "fused": False})  # noqa: E731
+            stack.enter_context(patch.object(torch.optim, name, unfused))
+        module = training.function.split(".")[0]
+        after = training.after or f"{module}.save_checkpoint"
+        stack.enter_context(patch(f"recur.train.{after}", side_effect=Over))
+        stack.enter_context(patch.object(Team, "settle", settled))
+        with pytest.raises(Over):
+            training("device", place)
+    return {name: value.detach().cpu() for name, value in learning[0].state_dict().items()}
+
+
+# Not `span`: PyTorch's packed sequences, which it is trained with, ask for lengths on the processor, and the stand-in
+# has no such operation.
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "span"])
+def test_on_a_device_of_its_own(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left in memory that a GPU would need, and the weights come out the same."""
+    here = first_epoch(TRAININGS[name], place)
+    shutil.rmtree(place / "device.work", ignore_errors=True)
+    move = torch.nn.Module.to
+
+    def swapping(module: Any, *where: Any, **how: Any) -> Any:  # parameters of another kind take the place of theirs
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            return move(module, *where, **how)
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(False)
+
+    monkeypatch.setattr("recur.train.team.own_device", lambda: standin.DEVICE)
+    monkeypatch.setattr(torch.nn.Module, "to", swapping)
+    with standin.StandIn():
+        there = first_epoch(TRAININGS[name], place)
+    assert set(here) == set(there)
+    for key, value in here.items():
+        apart = np.abs(there[key].numpy() - value.numpy())
+        assert apart.max() <= 1e-5 * max(1, np.abs(value.numpy()).max()), (key, apart.max())
 
 
 def test_only_the_first_process_speaks(place: Path) -> None:

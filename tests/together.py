@@ -24,7 +24,8 @@ class Training:
     """`recur.train.MODULE.FUNCTION` with `options`, and constants of modules that make it small.
 
     `batch` of one process that trains alone; None where there is no such option, and the step is shared out.
-    `asked`: how often the second process is asked whether to stop before it says yes.
+    `asked`: how often the second process is asked whether to stop before it says yes. `after` is what is called first
+    when an epoch is over.
     """
 
     function: str
@@ -33,6 +34,7 @@ class Training:
     asked: int = 4
     small: dict[str, Any] = field(default_factory=dict)
     out: str = ""
+    after: str = ""
 
     def __call__(self, name: str, place: Path, *, processes: int = 1, **more: Any) -> Path:
         """Train with the data in `place`, and write `name` there."""
@@ -61,9 +63,10 @@ TRAININGS = {
     "language": Training(
         "language.train_language",
         {"data": _of("text.txt"), "hidden": 12, "embedding": 8, "layers": 2, "epochs": 2, "length": 32}
-        | {"weight_drop": 0.2, "min_count": 50},
+        | {"weight_drop": 0.2, "min_count": 25},
         batch=6,
-        asked=5,
+        asked=2,
+        small={"language.STEPS": 10},
     ),
     "translate": Training(
         "translation.train_translation",
@@ -76,17 +79,19 @@ TRAININGS = {
         "sentiment.train_sentiment",
         {"data": _of("reviews.jsonl"), "min_count": 2, "hidden": 8, "embedding": 8, "epochs": 2},
         asked=5,
+        after="epochs.save_checkpoint",
         small={"sentiment_data.STEP_TOKENS": 300, "sentiment_data.WINDOW": 8},
     ),
     "answer": Training(
         "answer.train_answer",
         {"data": _in("tasks"), "hidden": 8, "layers": 2, "epochs": 2},
-        batch=128,
-        asked=5,
+        batch=250,
+        asked=3,
+        after="epochs.save_checkpoint",
     ),
     "frames": Training(
         "frames.train_frames",
-        {"data": _in("frames.npz"), "fold": "split1", "epochs": 5, "head": "crf", "hidden": 8, "crop": 20},
+        {"data": _in("frames.npz"), "fold": "split1", "epochs": 3, "head": "crf", "hidden": 8, "crop": 20},
         asked=2,
     ),
     "detect": Training(
@@ -99,6 +104,7 @@ TRAININGS = {
         "classify.train_classify",
         {"data": _in("boxes"), "encoder": lambda place: str(place / "captioner"), "epochs": 2, "views": 2},
         asked=0,
+        after="classify.attach",
         small={"classify.BATCH": 5, "classify.LOOK": 4},
     ),
     "trunk": Training(

@@ -206,7 +206,7 @@ def _loss(run: Run, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
     return share.weigh(loss, mine, len(rows)), share.weigh(whole, mine, len(rows))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def accuracy(network: StoryNetwork, data: Stories, *, batch: int = 250) -> dict[str, float]:
     """The share of questions that are answered right, by task."""
     network.eval()

@@ -281,7 +281,7 @@ def _loss(run: Run, spans: Sequence[tuple[int, int, int]]) -> Tensor:
     return share.weigh(functional.binary_cross_entropy_with_logits(logits, targets), len(targets), len(spans))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def dev_accuracy(network: SentimentNetwork, dev: Corpus, *, batch: int = 32) -> dict[str, float]:
     """The share of texts that the network alone gets right, by data set."""
     network.eval()

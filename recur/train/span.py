@@ -216,7 +216,7 @@ def _loss(network: SpanNetwork, part: Sequence[Item], team: Team = ALONE) -> Ten
     read = (each.to(device) for each in (passage, features, sizes, question, lengths))
     start, end = network(*read, share.among(device))
     rows, none = torch.arange(len(part), device=device), longest[0]
-    firsts = torch.tensor([none if first < 0 else first for _, _, first, _ in part], device=device)
-    lasts = torch.tensor([none if last < 0 else last for _, _, _, last in part], device=device)
+    firsts = torch.tensor([none if first < 0 else first for _, _, first, _ in part]).to(device)
+    lasts = torch.tensor([none if last < 0 else last for _, _, _, last in part]).to(device)
     loss: Tensor = -(start[rows, firsts] + end[rows, lasts]).mean()
     return share.weigh(loss, len(part), count)

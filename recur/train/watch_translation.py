@@ -50,7 +50,7 @@ def gradients_to_source(
 ) -> list[float]:
     """As `gradients_back`, of the decoder that has read `followed.rows` of the sources. Dropout is off."""
     device = device_of(network)
-    source = torch.tensor([sources[row] for row in followed.rows.tolist()], device=device)
+    source = torch.tensor([sources[row] for row in followed.rows.tolist()]).to(device)
     trained = network.training
     network.eval()
     with torch.no_grad():
