@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -30,7 +30,10 @@ from test_translation import write_pairs  # noqa: E402
 from together import TRAININGS, Training  # noqa: E402
 from training import write_shapes, write_teacher  # noqa: E402
 
+from recur.train import detect  # noqa: E402
 from recur.train.checkpoint import load_checkpoint  # noqa: E402
+from recur.train.finish import calibrate_bundle  # noqa: E402
+from recur.train.quantize import quantize_bundle  # noqa: E402
 from recur.train.team import Team  # noqa: E402
 
 NAMES = sorted(TRAININGS)
@@ -176,6 +179,19 @@ def test_on_a_device_of_its_own(name: str, place: Path, monkeypatch: pytest.Monk
     for key, value in here.items():
         apart = np.abs(there[key].numpy() - value.numpy())
         assert apart.max() <= 1e-5 * max(1, np.abs(value.numpy()).max()), (key, apart.max())
+
+
+def test_what_is_not_shared_out_is_done_by_the_first(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one reads nothing and writes nothing."""
+    monkeypatch.setenv("RANK", "1")
+    for again in (quantize_bundle, calibrate_bundle):
+        again(model=tmp_path / "none", data=tmp_path / "none", out=tmp_path / "out")
+    monkeypatch.setattr(detect, "gathered", lambda: nullcontext(Team(1, 2)))
+    monkeypatch.setattr(detect, "trunk_of", lambda name: (None, None))  # as of a detector of `transformers`
+    detect.train_detect(data=place / "boxes", encoder="theirs", out=tmp_path / "out")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_only_the_first_process_speaks(place: Path) -> None:

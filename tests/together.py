@@ -93,6 +93,7 @@ TRAININGS = {
         "frames.train_frames",
         {"data": _in("frames.npz"), "fold": "split1", "epochs": 3, "head": "crf", "hidden": 8, "crop": 20},
         asked=2,
+        small={"frames.BATCH": 5},  # of 6: one process has nothing to do in the last step
     ),
     "detect": Training(
         "detect.train_detect",
@@ -105,7 +106,7 @@ TRAININGS = {
         {"data": _in("boxes"), "encoder": lambda place: str(place / "captioner"), "epochs": 2, "views": 2},
         asked=0,
         after="classify.attach",
-        small={"classify.BATCH": 5, "classify.LOOK": 4},
+        small={"classify.BATCH": 11, "classify.LOOK": 4},
     ),
     "trunk": Training(
         "trunk.train_trunk",

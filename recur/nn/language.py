@@ -90,7 +90,7 @@ class LanguageNetwork(nn.Module):
                     True,
                     1,
                     0.0,
-                    self.training,
+                    True,  # without dropout it is the same; a GPU's kernel wants to know whether gradients may follow
                     False,
                     False,
                 )

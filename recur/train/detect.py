@@ -217,7 +217,6 @@ def train_detect(
     }
     truth = [truth_of(picture, len(found.classes)) for picture in train]
     with gathered() as team, StopRequest(seconds=seconds) as stop:
-        settings["batch"] = meta["training"]["batch"] = batch * team.size
         if trunk_of(encoder)[0] is None:  # a Hugging Face model
             if not team.leads:  # what takes time there is looking at the pictures, not learning
                 return out
@@ -228,6 +227,7 @@ def train_detect(
                 return out
             team.report(stop, work)
             return out
+        settings["batch"] = meta["training"]["batch"] = batch * team.size
         paths = [picture.path for picture in train]
         trunk = team.told(partial(open_trunk, encoder, pictures=paths, share=share_trunk))
         with team.progress(total=len(train), label="maps") as progress:
