@@ -172,6 +172,12 @@ def test_parts_are_the_whole(count: int) -> None:
         parts = [rows[Team(rank, size).part(count)] for rank in range(size)]
         assert np.concatenate(parts).tolist() == rows.tolist()
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
+        if count:  # who has none reads the first row, and it counts nothing
+            shares = [Team(rank, size).share(count) for rank in range(size)]
+            assert all(len(rows[share.rows]) for share in shares)
+            counted = [share.weight * rows[share.rows].sum() for share in shares]
+            assert sum(counted) == rows.sum()
+            assert [share.alone for share in shares] == [len(part) == count for part in parts]
 
 
 def test_one_alone_and_a_launcher_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -505,7 +505,7 @@ def test_pairs_of_another_kind_are_read_less_and_less(tmp_path: Path) -> None:
     # What a step does not see is PAD, on both sides, but never the language.
     seen = []
 
-    def network(source: Any, lengths: Any, tokens: Any, sizes: Any, words: Any) -> Any:
+    def network(source: Any, lengths: Any, tokens: Any, sizes: Any, words: Any, *among: Any) -> Any:
         seen.append((source, tokens))
         raise StopIteration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recur.cli.options import Commands, whole
-from recur.cli.training import add_run, run_training
+from recur.cli.training import OF_EACH, add_run, run_training
 
 DESCRIPTION = """\
 Train a model that answers questions about stories, and write it as a bundle. The data are bAbI files: a folder with
@@ -33,7 +33,7 @@ def add(tasks: Commands) -> None:
     parser.add_argument("--hidden", type=whole(1, 4096), metavar="H", help="hidden units")
     parser.add_argument("--layers", type=whole(1, 16), metavar="N", help="readings of the story")
     parser.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data")
-    parser.add_argument("--batch", type=whole(1), metavar="B", help="questions a step")
+    parser.add_argument("--batch", type=whole(1), metavar="B", help=f"questions in a step; {OF_EACH}")
     add_run(parser, "the bundle to write: a folder")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from recur.cli.options import Commands, probability, whole
-from recur.cli.training import add_run, run_training
+from recur.cli.training import OF_EACH, add_run, run_training
 
 CIDER_EPOCHS = 6  # of --cider without a number
 
@@ -107,9 +107,7 @@ def _add_caption(tasks: Commands) -> None:
     course.add_argument(
         "--epochs", type=whole(0), metavar="N", help="passes over the data at most; 0 with --init and --cider"
     )
-    course.add_argument(
-        "--batch", type=whole(1, 4096), metavar="B", help="pictures in a step; of each process, when there are several"
-    )
+    course.add_argument("--batch", type=whole(1, 4096), metavar="B", help=f"pictures in a step; {OF_EACH}")
     course.add_argument(
         "--cider",
         type=whole(1),
@@ -138,6 +136,7 @@ def _add_trunk(tasks: Commands) -> None:
         "--views", type=whole(2), metavar="N", help="views of a picture that the teacher is asked about"
     )
     parser.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the data")
+    parser.add_argument("--batch", type=whole(1, 4096), metavar="B", help=f"pictures in a step; {OF_EACH}")
     add_run(parser, "the encoder to write: an .onnx file")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recur.cli.options import Commands, whole
-from recur.cli.training import add_run, run_training
+from recur.cli.training import OF_EACH, add_run, run_training
 
 
 def add(tasks: Commands) -> None:
@@ -56,6 +56,7 @@ def _add_detect(tasks: Commands) -> None:
         help="what sees: the trunk that comes with recur, another of its kind, or a detector for `transformers`",
     )
     parser.add_argument("--init", metavar="NAME_OR_PATH", help="start from the head of this detector")
+    parser.add_argument("--batch", type=whole(1, 4096), metavar="B", help=f"pictures in a step; {OF_EACH}")
     parser.add_argument(
         "--views", type=whole(1), metavar="N", help="views of each picture: whole, its mirror image, cut-outs"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recur.cli.options import Commands, positive, probability, whole
-from recur.cli.training import add_run, run_training
+from recur.cli.training import OF_EACH, add_run, run_training
 
 
 def add(tasks: Commands) -> None:
@@ -38,7 +38,9 @@ def add(tasks: Commands) -> None:
     course.add_argument("--dropout", type=probability, metavar="P", help="share of hidden units left out")
     course.add_argument("--weight-drop", type=probability, metavar="P", help="share of recurrent weights left out")
     course.add_argument("--epochs", type=whole(1), metavar="N", help="passes over the text")
-    course.add_argument("--batch", type=whole(1, 1 << 16), metavar="B", help="rows of text read side by side")
+    course.add_argument(
+        "--batch", type=whole(1, 1 << 16), metavar="B", help=f"rows of text read side by side; {OF_EACH}"
+    )
     course.add_argument("--length", type=whole(1, 1 << 16), metavar="T", help="characters between two updates")
     course.add_argument("--rate", type=positive, metavar="R", help="the highest learning rate")
     add_run(course, "the bundle to write: a folder, or a .zip")

@@ -9,6 +9,7 @@ from typing import Any
 from recur.cli.options import positive, whole
 from recur.errors import RecurError
 
+OF_EACH = "of each process, when there are several"
 # What `pip install "recur[train]"` adds; the lack of any other module is a fault of the program.
 TRAIN_PACKAGES = frozenset({"torch", "onnx", "onnxscript", "matplotlib", "transformers"})
 

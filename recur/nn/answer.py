@@ -14,6 +14,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from recur.nn.dropout import Among, dropout
+
 
 class _Keep(torch.autograd.Function):
     """h_t = (1 - z_t) h_{t-1} + z_t c_t from a state of zeros, for z and c [S, B, H]; the gradient goes in one pass."""
@@ -62,11 +64,13 @@ class StoryNetwork(nn.Module):
         self.support = nn.Linear(layers * hidden, 1)
         self.head = nn.Linear(hidden, answers)
 
-    def forward(self, sentences: Tensor, story: Tensor, live: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, sentences: Tensor, story: Tensor, live: Tensor, question: Tensor, among: Among | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Scores [B, answers] and logits of support [S, B].
 
         sentences [U, W] and question [B, W] are words, 0 where there is none; story [S, B] says which sentences, live
-        [S, B] where there is one.
+        [S, B] where there is one. `among`: see `recur.nn.dropout`; the sentences are then those of all questions.
         """
         count = sentences.shape[1]
         each = (self.embedding(sentences) * self.place[:count]).sum(1)
@@ -84,7 +88,7 @@ class StoryNetwork(nn.Module):
             state = keep(z, c)
             if number + 1 < len(self.layers):
                 query = state + keep(z.flip(0), c.flip(0)).flip(0)
-        scores = self.head(nn.functional.dropout(state[-1], self.share, self.training))
+        scores = self.head(dropout(state[-1], self.share, training=self.training, among=among))
         return scores, self.support(torch.cat(opened, 2))[..., 0]
 
     def engine_weights(self) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ as shares of the picture's width and height.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as functional
@@ -122,7 +122,7 @@ class DetectionHead(nn.Module):
         scores = torch.cat([score for score, _ in answers], 2).transpose(1, 2)
         sides = torch.cat([side for _, side in answers], 2).transpose(1, 2)
         centres, cells = grid_of([(int(x.shape[2]), int(x.shape[3])) for x in maps])
-        return scores, to_boxes(centres, cells, sides)
+        return scores, to_boxes(centres.to(sides.device), cells.to(sides.device), sides)
 
 
 class Evidence(nn.Module):
@@ -188,8 +188,8 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, truth: Tensor, labels
     nearest does. A cell that several objects want answers for the one it overlaps most.
     """
     cells, objects = len(boxes), len(truth)
-    owner = torch.full((cells,), -1)
-    strength = torch.zeros(cells)
+    owner = torch.full((cells,), -1, device=boxes.device)
+    strength = torch.zeros(cells, device=boxes.device)
     if not objects:
         return owner, strength
     offset = torch.cat([centres[None] - truth[:, None, :2], truth[:, None, 2:] - centres[None]], -1)  # [M, A, 4]
@@ -209,7 +209,7 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, truth: Tensor, labels
     top = alignment.topk(min(CANDIDATES, cells), 1).indices
     chosen.scatter_(1, top, True)
     chosen &= inside
-    wanted = torch.where(chosen, iou + TINY, torch.zeros(()))
+    wanted = torch.where(chosen, iou + TINY, iou.new_zeros(()))
     most, who = wanted.max(0)
     taken = most > 0
     owner[taken] = who[taken]
@@ -224,7 +224,7 @@ def assign(scores: Tensor, boxes: Tensor, centres: Tensor, truth: Tensor, labels
 
 def _best_scores(scores: Tensor, labels: Tensor) -> Tensor:
     """The greatest score [M, A] among each object's labels; label by label, because [M, A, N] would be large."""
-    best = torch.zeros(len(labels), len(scores))
+    best = scores.new_zeros(len(labels), len(scores))
     for label in labels.any(0).nonzero()[:, 0].tolist():
         rows = labels[:, label] > 0
         best[rows] = torch.maximum(best[rows], scores[:, label][None])
@@ -232,13 +232,18 @@ def _best_scores(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def detection_loss(
-    scores: Tensor, boxes: Tensor, centres: Tensor, truth: Sequence[tuple[Tensor, Tensor]]
+    scores: Tensor,
+    boxes: Tensor,
+    centres: Tensor,
+    truth: Sequence[tuple[Tensor, Tensor]],
+    together: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """The loss of a batch: `scores` [B, A, N] before the sigmoid, `boxes` [B, A, 4], `truth` (boxes [M, 4], labels
     [M, N]) of each picture.
 
     `classes`: cross-entropy with targets between 0 and 1 (how well the cell's box fits), summed over cells and divided
-    by the sum of the targets; `boxes`: generalised IoU, weighted with the same targets.
+    by the sum of the targets; `boxes`: generalised IoU, weighted with the same targets. Where these are a part of the
+    pictures of a step, `together` makes of their sum that of all.
     """
     targets = torch.zeros_like(scores)
     found: list[Tensor] = []
@@ -257,7 +262,8 @@ def detection_loss(
         found.append(boxes[row][taken])
         wanted.append(where[owner[taken]])
         weight.append(strength[taken])
-    total = torch.cat(weight).sum().clamp_min(1.0)
+    total = torch.cat(weight).sum()
+    total = (total if together is None else together(total)).clamp_min(1.0)
     # A cell's error weighs as much as its score is wrong (quality focal loss, Li et al. 2020): most are background.
     bent = functional.binary_cross_entropy_with_logits(scores, targets, reduction="none")
     wrong = (targets - sigmoid).abs_()

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from recur.nn.dropout import Among, dropout
+
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
@@ -44,18 +46,20 @@ class FrameNetwork(nn.Module):
         self.transitions = nn.Parameter(torch.zeros(classes, classes), requires_grad=crf)
         self.start = nn.Parameter(torch.zeros(classes), requires_grad=crf)
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        """Emissions [B, T, K] of features x [B, T, D]; only the first `lengths` [B] steps mean anything."""
+    def forward(self, x: Tensor, lengths: Tensor, among: Among | None = None) -> Tensor:
+        """Emissions [B, T, K] of features x [B, T, D]; only the first `lengths` [B] steps mean anything. `among`: see
+        `recur.nn.dropout`.
+        """
         x = (x - cast(Tensor, self.mean)) * cast(Tensor, self.scale)
-        x = torch.tanh(self.reduce(functional.dropout(x, self.share, self.training)))
-        x = functional.dropout(x, self.share, self.training)
+        x = torch.tanh(self.reduce(dropout(x, self.share, training=self.training, among=among)))
+        x = dropout(x, self.share, training=self.training, among=among)
         if self.forwards is not None:
             states = [self.forwards(x)[0]]
             if self.backwards is not None:
                 order = _turned(lengths, x.shape[1])
                 behind = self.backwards(_picked(x, order))[0]
                 states.append(_picked(behind, order))
-            x = functional.dropout(torch.cat(states, -1), self.share, self.training)
+            x = dropout(torch.cat(states, -1), self.share, training=self.training, among=among)
         return cast(Tensor, self.head(x))
 
     def loss(self, emissions: Tensor, labels: Tensor, lengths: Tensor) -> Tensor:
@@ -63,7 +67,7 @@ class FrameNetwork(nn.Module):
         if self.crf:
             nats = crf_nats(emissions, labels, lengths, self.transitions, self.start)
             return nats.sum() / lengths.sum()
-        real = torch.arange(labels.shape[1]) < lengths[:, None]
+        real = torch.arange(labels.shape[1], device=labels.device) < lengths[:, None]
         return functional.cross_entropy(emissions[real], labels[real])
 
     def engine_weights(self) -> dict[str, Tensor]:
@@ -82,7 +86,7 @@ class FrameNetwork(nn.Module):
 def crf_nats(emissions: Tensor, labels: Tensor, lengths: Tensor, transitions: Tensor, start: Tensor) -> Tensor:
     """-log p [B] of the chains labels [B, T] under emissions [B, T, K], transitions [K, K] and start [K]."""
     steps = emissions.shape[1]
-    rows = torch.arange(len(labels))
+    rows = torch.arange(len(labels), device=labels.device)
     alpha = start + emissions[:, 0]
     score = start[labels[:, 0]] + emissions[rows, 0, labels[:, 0]]
     for t in range(1, steps):
@@ -96,7 +100,7 @@ def crf_nats(emissions: Tensor, labels: Tensor, lengths: Tensor, transitions: Te
 
 def _turned(lengths: Tensor, steps: int) -> Tensor:
     """Places [B, T] that turn the first `lengths` steps round and leave the rest."""
-    place = torch.arange(steps).expand(len(lengths), steps)
+    place = torch.arange(steps, device=lengths.device).expand(len(lengths), steps)
     return torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from recur.nn.dropout import locked, weight_drop
+from recur.nn.dropout import Among, locked, weight_drop
 from recur.nn.scan import lstm_scan
 from recur.nn.state import State
 
@@ -62,8 +62,8 @@ class LanguageNetwork(nn.Module):
         parts = 2 if self.cell == "lstm" else 1
         return State(tuple(tuple(like.new_zeros(rows, self.hidden) for _ in range(parts)) for _ in self.rnn))
 
-    def forward(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """tokens [T, B] -> scores [T, B, V] and the state after the last step."""
+    def forward(self, tokens: Tensor, state: State, among: Among | None = None) -> tuple[Tensor, State]:
+        """tokens [T, B] -> scores [T, B, V] and the state after the last step. `among`: see `recur.nn.dropout`."""
         following: list[tuple[Tensor, ...]] = []
         hidden = tokens
         for number, (layer, before) in enumerate(zip(self.rnn, state.layers, strict=True)):
@@ -90,13 +90,13 @@ class LanguageNetwork(nn.Module):
                     True,
                     1,
                     0.0,
-                    self.training,
+                    True,  # without dropout it is the same; a GPU's kernel wants to know whether gradients may follow
                     False,
                     False,
                 )
                 after = [last[0]]
             following.append(tuple(after))
-            hidden = locked(hidden, self.dropout, training=self.training)
+            hidden = locked(hidden, self.dropout, training=self.training, among=among)
         return self.head(hidden), State(tuple(following))
 
     def engine_weights(self) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from recur.nn.dropout import Among, dropout
 from recur.nn.sequence import Packing, locked_dropout, packed_lstm
 
 
@@ -33,35 +34,43 @@ class SentimentNetwork(nn.Module):
             # A forget gate that starts open remembers from the first step on (Jozefowicz et al. 2015).
             nn.init.constant_(cast(Tensor, layer.bias_ih_l0)[hidden : 2 * hidden], 1.0)
 
-    def forward(self, windows: Tensor, lengths: Tensor, owner: Tensor) -> Tensor:
+    def forward(
+        self,
+        windows: Tensor,
+        lengths: Tensor,
+        owner: Tensor,
+        among: Among | None = None,
+        texts: Among | None = None,
+    ) -> Tensor:
         """Logits [R] of texts from windows [N, T] of tokens, the first `lengths` [N] of each; `owner` [N], rising, says
-        whose each is.
+        whose each is. `among` of the windows, and `texts` of the texts: see `recur.nn.dropout`.
         """
         packing = Packing.of(lengths)
-        x = locked_dropout(self.embedding(packing.pack(windows)), self.share, packing, training=self.training)
+        x = self.embedding(packing.pack(windows))
+        x = locked_dropout(x, self.share, packing, training=self.training, among=among)
         # The backward direction reads the same packing with the tokens of each window turned round.
         places = packing.step * len(lengths) + packing.row
         turned = (lengths[packing.row] - 1 - packing.step) * len(lengths) + packing.row
-        where = torch.empty(windows.shape[1] * len(lengths), dtype=torch.long)
-        where[places] = torch.arange(len(places))
+        where = torch.empty(windows.shape[1] * len(lengths), dtype=torch.long, device=windows.device)
+        where[places] = torch.arange(len(places), device=windows.device)
         order = where[turned]
         ahead = packed_lstm(x, self.forwards, packing.live)
         behind = packed_lstm(x[order], self.backwards, packing.live)[order]
         states = torch.cat([ahead, behind], 1)  # [M, 2H]
-        return cast(Tensor, self.head(self.pool(states, packing, owner))[:, 0])
+        return cast(Tensor, self.head(self.pool(states, packing, owner, texts))[:, 0])
 
-    def pool(self, states: Tensor, packing: Packing, owner: Tensor) -> Tensor:
+    def pool(self, states: Tensor, packing: Packing, owner: Tensor, among: Among | None = None) -> Tensor:
         """Greatest and mean value of each unit over a text's tokens, [R, 4H], of states [M, 2H]."""
         count = int(owner[-1]) + 1
         text = owner[packing.row]
         sizes = torch.bincount(text, minlength=count)
         order = torch.argsort(text, stable=True)
-        slot = torch.arange(len(order)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        slot = torch.arange(len(order), device=states.device) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
         least = states.new_full((count, int(sizes.max()), states.shape[1]), -1.0)  # no unit is ever below -1
         padded = least.index_put((text[order], slot), states[order])
         total = states.new_zeros(count, states.shape[1]).index_add(0, text, states)
         pooled = torch.cat([padded.amax(1), total / sizes[:, None]], 1)
-        return nn.functional.dropout(pooled, self.share, self.training)
+        return dropout(pooled, self.share, training=self.training, among=among)
 
     def engine_weights(self) -> dict[str, Tensor]:
         """The weights by the names that the engine reads: both directions are one layer of a stack."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from recur.engine.span import BUCKETS, FEATURES
+from recur.nn.dropout import Among, dropout
 
 
 class SpanNetwork(nn.Module):
@@ -30,17 +31,23 @@ class SpanNetwork(nn.Module):
         self.start_none, self.end_none = nn.Linear(4 * hidden, 1), nn.Linear(4 * hidden, 1)
 
     def forward(
-        self, passage: Tensor, features: Tensor, sizes: Tensor, question: Tensor, lengths: Tensor
+        self,
+        passage: Tensor,
+        features: Tensor,
+        sizes: Tensor,
+        question: Tensor,
+        lengths: Tensor,
+        among: Among | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probabilities [B, R + 1], the last one: there is no answer.
 
         passage [B, R, 4] and question [B, Q, 4], of which the first `sizes` and `lengths` [B] are there; features
-        [B, R, 6].
+        [B, R, 6]. `among`: see `recur.nn.dropout`.
         """
         x, q = self.embedding(passage).sum(2), self.embedding(question).sum(2)
-        x, q = (nn.functional.dropout(each, self.share, self.training) for each in (x, q))
-        there = torch.arange(x.shape[1]) < sizes[:, None]
-        asked_there = torch.arange(q.shape[1]) < lengths[:, None]
+        x, q = (dropout(each, self.share, training=self.training, among=among) for each in (x, q))
+        there = torch.arange(x.shape[1], device=x.device) < sizes[:, None]
+        asked_there = torch.arange(q.shape[1], device=x.device) < lengths[:, None]
         asked = _scan(self.question, q, lengths)
         share = self.pool(asked)[..., 0].masked_fill(~asked_there, -1e9).softmax(1)
         summary = (share[:, None] @ asked)[:, 0]
@@ -48,7 +55,7 @@ class SpanNetwork(nn.Module):
         aligned = keys.masked_fill(~asked_there[:, None], -1e9).softmax(2) @ q
         told = torch.tanh(self.told(summary))[:, None].expand(-1, x.shape[1], -1)
         states = _scan(self.passage, torch.cat([x, aligned, features, told], 2), sizes)
-        states = nn.functional.dropout(states, self.share, self.training)
+        states = dropout(states, self.share, training=self.training, among=among)
         most = states.masked_fill(~there[..., None], -2).amax(1)
         found = []
         for pointer, none in ((self.start, self.start_none), (self.end, self.end_none)):
@@ -63,6 +70,6 @@ class SpanNetwork(nn.Module):
 
 
 def _scan(layer: nn.LSTM, x: Tensor, lengths: Tensor) -> Tensor:
-    packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+    packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
     out, _ = pad_packed_sequence(layer(packed)[0], batch_first=True, total_length=x.shape[1])
     return out

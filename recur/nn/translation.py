@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from recur.nn.caption import CaptionNetwork
+from recur.nn.dropout import Among
 from recur.nn.sequence import Packing, locked_dropout, packed_lstm
 
 
@@ -49,31 +50,39 @@ class TranslationNetwork(nn.Module):
             # A forget gate that starts open remembers from the first step on (Jozefowicz et al. 2015).
             nn.init.constant_(cast(Tensor, layer.bias_ih_l0)[encoder : 2 * encoder], 1.0)
 
-    def encode(self, source: Tensor, lengths: Tensor) -> Tensor:
-        """Features [P, R, F] of sources [P, R], zero from `lengths` [P] on."""
+    def encode(self, source: Tensor, lengths: Tensor, among: Among | None = None) -> Tensor:
+        """Features [P, R, F] of sources [P, R], zero from `lengths` [P] on. `among`: see `recur.nn.dropout`."""
         packing = Packing.of(lengths)
         x = self.decoder.embedding(packing.pack(source))
-        x = locked_dropout(x, self.share, packing, training=self.training)
+        x = locked_dropout(x, self.share, packing, training=self.training, among=among)
         # The backward direction reads the same packing with the pieces of each sentence turned round.
         count, width = source.shape
         places = packing.row * width + packing.step
-        where = torch.empty(count * width, dtype=torch.long)
-        where[places] = torch.arange(len(places))
+        where = torch.empty(count * width, dtype=torch.long, device=source.device)
+        where[places] = torch.arange(len(places), device=source.device)
         order = where[packing.row * width + lengths[packing.row] - 1 - packing.step]
         ahead = packed_lstm(x, self.forwards, packing.live)
         behind = packed_lstm(x[order], self.backwards, packing.live)[order]
-        states = locked_dropout(torch.cat([ahead, behind], 1), self.share, packing, training=self.training)
+        states = torch.cat([ahead, behind], 1)
+        states = locked_dropout(states, self.share, packing, training=self.training, among=among)
         features = states.new_zeros(count * width, states.shape[1]).index_copy(0, places, states)
         return features.view(count, width, -1)
 
     def forward(
-        self, source: Tensor, source_lengths: Tensor, tokens: Tensor, lengths: Tensor, words: Tensor
+        self,
+        source: Tensor,
+        source_lengths: Tensor,
+        tokens: Tensor,
+        lengths: Tensor,
+        words: Tensor,
+        among: Among | None = None,
     ) -> tuple[Packing, Tensor]:
         """Where the live places of tokens [P, T] are, and scores [M, W] of `words` after each; the first token is
-        that of the language.
+        that of the language. `among`: see `recur.nn.dropout`.
         """
-        features = self.encode(source, source_lengths)
-        return self.decoder.score_sentences(features, torch.arange(len(source)), tokens, lengths, words, source_lengths)
+        features = self.encode(source, source_lengths, among)
+        owner = torch.arange(len(source), device=source.device)
+        return self.decoder.score_sentences(features, owner, tokens, lengths, words, source_lengths, among)
 
     def engine_weights(self) -> dict[str, Tensor]:
         """The weights by the names that the engine reads: the decoder's, and a stack under `encoder.`."""

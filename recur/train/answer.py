@@ -10,6 +10,7 @@ import math
 import shlex
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from recur.bundle import check_target, write_bundle
 from recur.data.stories import Story, is_archive, read_stories
@@ -25,8 +27,9 @@ from recur.errors import RecurError
 from recur.nn.answer import StoryNetwork
 from recur.train.answer_data import Stories, batch_of, batches, build_words, encode
 from recur.train.answer_finish import finish_answer
-from recur.train.checkpoint import Progress, StopRequest
+from recur.train.checkpoint import StopRequest
 from recur.train.epochs import go_on, keep
+from recur.train.team import Team, gathered, warn
 
 RATE = 4e-3
 CLIP = 1.0
@@ -46,6 +49,7 @@ class Run:
     batch: int
     checkpoint: Path
     settings: dict[str, Any]
+    team: Team
     log: list[dict[str, Any]] = field(default_factory=list)
     best_score: float = -1.0
     best: dict[str, Any] | None = None
@@ -67,8 +71,8 @@ def train_answer(
 ) -> Path:
     """Train on the files `…_train.txt` of `data`, choose on `…_valid.txt`, write the bundle `out`.
 
-    `data` is a folder of bAbI files, or an archive of them. Working files lie in `<out>.work`, which `resume`
-    goes on from.
+    `data` is a folder of bAbI files, or an archive of them; `batch` counts questions of one process in a step. Working
+    files lie in `<out>.work`, which `resume` goes on from.
     Raises RecurError for data and checkpoints that cannot be used.
     """
     check_target(out)
@@ -78,7 +82,7 @@ def train_answer(
     stories, problems = read_stories(data, "train")
     held, more = read_stories(data, "valid")
     for line in (*problems, *more):
-        print(f"warning: {line}", file=sys.stderr)
+        warn(line)
     tasks = sorted({story.task for story in stories})
     held = [story for story in held if story.task in set(tasks)]
     if not held:
@@ -87,28 +91,33 @@ def train_answer(
     network = StoryNetwork(
         vocabulary=len(vocabulary), answers=len(answers), places=places, hidden=hidden, layers=layers
     )
-    settings: dict[str, Any] = {
-        "data": data_hash([*stories, *held]),
-        "hidden": hidden,
-        "layers": layers,
-        "epochs": epochs,
-        "batch": batch,
-        "seed": seed,
-    }
-    run = Run(
-        network,
-        encode(stories, vocabulary, answers, places, SENTENCES),
-        encode(held, vocabulary, answers, places, SENTENCES),
-        seed,
-        epochs,
-        batch,
-        out.with_name(out.name + ".work") / "checkpoint",
-        settings,
-    )
-    with StopRequest(seconds=seconds) as stop:
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
+        team.settle(network)
+        settings: dict[str, Any] = {
+            "data": data_hash([*stories, *held]),
+            "hidden": hidden,
+            "layers": layers,
+            "epochs": epochs,
+            "batch": batch * team.size,
+            "seed": seed,
+        }
+        run = Run(
+            network,
+            encode(stories, vocabulary, answers, places, SENTENCES),
+            encode(held, vocabulary, answers, places, SENTENCES),
+            seed,
+            epochs,
+            batch * team.size,
+            out.with_name(out.name + ".work") / "checkpoint",
+            settings,
+            team,
+        )
         if not _train(run, stop, resume):
-            stop.report(run.checkpoint.parent)
+            team.report(stop, run.checkpoint.parent)
             return out
+        if not team.leads:
+            return out
+    network.to("cpu")
     meta = {
         "task": "answer",
         "name": out.stem,
@@ -150,11 +159,11 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
         loss = _epoch(run, epoch, optimizer, stop)
         if loss is None:
             return False
-        scores = accuracy(run.network, run.valid)
+        scores = run.team.told(partial(accuracy, run.network, run.valid))
         mean = float(np.mean(list(scores.values())))
         run.log.append({"epoch": epoch + 1, "loss": loss, "mean": mean})
         shown = "  ".join(f"{name} {value:.2f}" for name, value in scores.items())
-        print(f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  mean accuracy {mean:.4f}  {shown}", flush=True)
+        run.team.say(f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  mean accuracy {mean:.4f}  {shown}")
         keep(run, optimizer, done=epoch + 1, score=mean)
     if run.best is not None:
         run.network.load_state_dict(run.best)
@@ -167,39 +176,46 @@ def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopReq
     losses: list[float] = []
     run.network.train()
     torch.manual_seed(run.seed * 1_000_003 + epoch)
-    with Progress(total=steps, label=f"epoch {epoch + 1}/{run.epochs}") as progress:
+    with run.team.progress(total=steps, label=f"epoch {epoch + 1}/{run.epochs}") as progress:
         for step, rows in enumerate(batches(run.train, size=run.batch, seed=run.seed, epoch=epoch)):
-            if stop.requested:
+            if run.team.any(stop.requested):
                 return None
             done = (epoch + step / steps) / run.epochs
             rise = min(1.0, (epoch * steps + step + 1) / 100)
             for group in optimizer.param_groups:
                 group["lr"] = RATE * rise * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-            part = batch_of(run.train, rows)
-            scores, pointed = run.network(part.sentences, part.story, part.live, part.question)
-            loss = functional.cross_entropy(scores, part.answer)
-            pointing = functional.binary_cross_entropy_with_logits(
-                pointed, part.support, weight=part.live.float(), reduction="sum"
-            )
-            optimizer.zero_grad(set_to_none=True)
-            whole = loss + POINTING * pointing / len(rows)
-            whole.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(run.network.parameters(), CLIP)
-            optimizer.step()
-            losses.append(float(loss.detach()))
+            loss, whole = _loss(run, rows)
+            losses.append(run.team.learn(run.network, [optimizer], whole, clip=CLIP, shown=loss))
             progress.update(step + 1, f"loss {losses[-1]:.3f}")
     return float(np.mean(losses))
 
 
-@torch.inference_mode()
+def _loss(run: Run, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """The mean loss of the answers of a step, and what is learned from: that and the pointing. Of several processes,
+    the part that this one's questions have of each.
+    """
+    share, device = run.team.share(len(rows)), run.team.device
+    part = batch_of(run.train, rows).part(share.rows, device)
+    scores, pointed = run.network(part.sentences, part.story, part.live, part.question, share.among(device))
+    loss = functional.cross_entropy(scores, part.answer)
+    pointing = functional.binary_cross_entropy_with_logits(
+        pointed, part.support, weight=part.live.float(), reduction="sum"
+    )
+    mine = len(part.answer)
+    whole = loss + POINTING * pointing / mine
+    return share.weigh(loss, mine, len(rows)), share.weigh(whole, mine, len(rows))
+
+
+@torch.no_grad()
 def accuracy(network: StoryNetwork, data: Stories, *, batch: int = 250) -> dict[str, float]:
     """The share of questions that are answered right, by task."""
     network.eval()
+    device = network.head.weight.device
     right = np.zeros(len(data), bool)
     order = np.argsort([len(each) for each in data.story], kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
-        part = batch_of(data, rows)
+        part = batch_of(data, rows).part(slice(None), device)
         scores, _ = network(part.sentences, part.story, part.live, part.question)
-        right[rows] = (scores.argmax(1) == part.answer).numpy()
+        right[rows] = (scores.argmax(1) == part.answer).cpu().numpy()
     return {str(task): float(right[data.task == task].mean()) for task in dict.fromkeys(data.task.tolist())}

@@ -47,6 +47,12 @@ class Batch:
     answer: Tensor
     support: Tensor
 
+    def part(self, rows: slice, device: torch.device) -> Batch:
+        """Some of the questions, with the sentences of all, on a device."""
+        story, live, support = (each[:, rows].to(device) for each in (self.story, self.live, self.support))
+        question, answer = (each[rows].to(device) for each in (self.question, self.answer))
+        return Batch(self.sentences.to(device), story, live, question, answer, support)
+
 
 def build_words(stories: Sequence[Story]) -> tuple[Vocabulary, list[str], int]:
     """The words of stories, their answers, and the words of the longest sentence."""

@@ -45,7 +45,7 @@ from recur.train.phases import Phase, Run, greedy_captions, train_phases
 from recur.train.quantize import quantize_encoder
 from recur.train.streamed import order_in, shards_in, streamed, streamed_sources
 from recur.train.taught import TaughtFeatures, taught_features
-from recur.train.team import gathered, is_first
+from recur.train.team import gathered, is_first, warn
 from recur.train.watch_caption import render_caption_training
 
 DECODER_RATE, JOINT_RATE, ENCODER_RATE, CIDER_RATE = 1.5e-3, 5e-4, 1e-4, 2e-4
@@ -100,7 +100,7 @@ def train_caption(
     shards = shards_in(data, work, language)
     found = read_captions(data, images=images, language=language) if shards is None else shards.data
     for line in (*found.problems, *check_data(found, pictures=shards is None)) if speaks else ():
-        print(f"warning: {line}", file=sys.stderr)
+        warn(line)
     train, dev = make_split(found, "train"), make_split(found, "dev")
     if len(train) > 1 and not len(dev):
         found = hold_out(found)
@@ -146,7 +146,8 @@ def train_caption(
         if team.leads:
             train, dev, sources = look()
         if team.any(stop.requested):
-            return _stopped(stop, work, out)
+            team.report(stop, work)
+            return out
         if not team.leads:  # what the first one has computed is in files now
             train, dev, sources = look()
         pictures = batch * team.size
@@ -189,7 +190,8 @@ def train_caption(
         module = taught.encoder if isinstance(taught, TaughtFeatures) else eye.module if finetune_encoder else None
         phases = plan(epochs, cider, moving=finetune_encoder, warm=start is not None, taught=teacher is not None)
         if not train_phases(run, phases, sources, encoder=module, stop=stop, resume=resume):
-            return _stopped(stop, work, out)
+            team.report(stop, work)
+            return out
         if not team.leads:
             return out
     if eye.module is not None:
@@ -283,8 +285,8 @@ def _sources(
             splits[name] = keep(split, cached.kept.tolist())
             kept_all = len(cached.kept) == len(split)
             sources[name] = FrozenFeatures(cached.features if kept_all else cached.features[cached.kept])
-        for line in problems if is_first() else ():
-            print(f"warning: {line}", file=sys.stderr)
+        for line in problems:
+            warn(line)
     return splits["train"], splits["dev"], sources
 
 
@@ -295,13 +297,6 @@ def _load(network: CaptionNetwork, weights: Any, init: str | Path | None) -> Non
         raise RecurError(
             f"{init}: its network has other sizes than the one to train ({error}); use the same options"
         ) from error
-
-
-def _stopped(stop: StopRequest, work: Path, out: Path) -> Path:
-    if is_first():
-        reason = stop.reason or "another process was"
-        print(f"stopped ({reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
-    return out
 
 
 def _warn(run: Run, dev_source: FeatureSource) -> None:

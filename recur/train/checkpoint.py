@@ -72,8 +72,9 @@ def restore_random_state(state: Mapping[str, Any], generators: Mapping[str, np.r
             "it was written by another kind of training"
         )
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if torch.cuda.is_available() and state["cuda"]:
+        # Several processes draw the same numbers, each on its own GPU: those of the first one, which wrote this.
+        torch.cuda.set_rng_state(state["cuda"][0])
     version, internal, gauss = json.loads(state["python"])
     random.setstate((version, tuple(internal), gauss))
     for name, generator in (generators or {}).items():
@@ -264,10 +265,6 @@ class StopRequest:
     def request(self, reason: str) -> None:
         """Ask for the stop from code."""
         self._reason = self._reason or reason
-
-    def report(self, work: Path) -> None:
-        """Say on stderr why the training stopped, and that what is in `work` is gone on from."""
-        print(f"stopped ({self.reason}); the checkpoint is in {work}, go on with --resume", file=sys.stderr)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._reason:

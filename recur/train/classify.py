@@ -12,6 +12,7 @@ import math
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from recur.train.card_heads import render_classifier_card
 from recur.train.checkpoint import Progress, StopRequest, epoch_order, step_generator
 from recur.train.heads import HeadTrunk, open_trunk
 from recur.train.pyramid import cut_view, draw_views
+from recur.train.team import Team, gathered, warn
 
 RATE, DECAY = 1e-2, 1e-2
 BATCH = 256
@@ -63,22 +65,28 @@ def train_classify(
     work = out.with_name(out.name + ".work")
     found = read_labels(data, images=images)
     for line in found.problems:
-        print(f"warning: {line}", file=sys.stderr)
+        warn(line)
     train, dev = found.rows("train"), found.rows("dev")
     if not len(train) or not len(dev):
         raise RecurError(f"{data}: {len(train)} train and {len(dev)} dev pictures; expected some of each")
-    with StopRequest(seconds=seconds) as stop:
-        trunk = open_trunk(encoder, pictures=[found.paths[row] for row in train], share=share_trunk)
-        looked = _features(
-            trunk, [found.paths[row] for row in train], work, views=views, seed=seed, stop=stop, resume=resume
-        )
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
+        paths = [found.paths[row] for row in train]
+        trunk = team.told(partial(open_trunk, encoder, pictures=paths, share=share_trunk))
+        goes_on = resume or not team.leads
+        look = partial(_features, trunk, paths, work, views=views, seed=seed, stop=stop, resume=goes_on)
+        looked = team.in_turn(look, stop)
         if looked is None:
-            print(f"stopped ({stop.reason}); what is done is in {work}, go on with --resume", file=sys.stderr)
+            team.report(stop, work)
             return out
         features, kept = looked
-    head = ClassificationHead(features.shape[2], len(found.classes), several=found.several)
-    mean, spread = features.mean((0, 1)), features.std((0, 1)) + 1e-3
-    log = _learn(head, (features - mean) / spread, found.targets[train[kept]], epochs=epochs, seed=seed)
+        head = ClassificationHead(features.shape[2], len(found.classes), several=found.several)
+        team.settle(head)
+        mean, spread = features.mean((0, 1)), features.std((0, 1)) + 1e-3
+        seen, targets = (features - mean) / spread, found.targets[train[kept]]
+        log = _learn(head, seen, targets, epochs=epochs, seed=seed, team=team)
+        if not team.leads:
+            return out
+    head.to("cpu")
     # The head that is shipped reads the features as they are.
     weight, bias = head.linear.weight.detach(), head.linear.bias.detach()
     head.linear.bias.data = bias - weight @ torch.from_numpy(mean / spread)
@@ -151,9 +159,15 @@ def labels_hash(data: LabelData) -> str:
 
 
 def _learn(
-    head: ClassificationHead, features: NDArray[np.float32], targets: NDArray[np.float32], *, epochs: int, seed: int
+    head: ClassificationHead,
+    features: NDArray[np.float32],
+    targets: NDArray[np.float32],
+    *,
+    epochs: int,
+    seed: int,
+    team: Team,
 ) -> list[dict[str, Any]]:
-    """Fit the head to features [N, V, F] and targets [N, classes]; the loss of each epoch."""
+    """Fit the head to features [N, V, F] and targets [N, classes]; the loss of each epoch. Processes share a step."""
     optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=DECAY)
     count = len(features)
     steps = math.ceil(count / BATCH)
@@ -166,12 +180,12 @@ def _learn(
             views = step_generator(seed=seed, epoch=epoch, step=step).integers(0, features.shape[1], len(rows))
             for group in optimizer.param_groups:
                 group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * (epoch * steps + step) / (epochs * steps)))
-            scores = head(torch.from_numpy(np.ascontiguousarray(features[rows, views])))
-            loss = classification_loss(scores, torch.from_numpy(targets[rows]), several=head.several)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            total += float(loss.detach()) * len(rows)
+            share = team.share(len(rows))
+            mine = rows[share.rows]
+            seen = torch.from_numpy(np.ascontiguousarray(features[mine, views[share.rows]])).to(team.device)
+            wanted = torch.from_numpy(targets[mine]).to(team.device)
+            loss = share.weigh(classification_loss(head(seen), wanted, several=head.several), len(mine), len(rows))
+            total += team.learn(head, [optimizer], loss) * len(rows)
         log.append({"epoch": epoch + 1, "classes": round(total / count, 4)})
     return log
 
@@ -194,6 +208,8 @@ def _features(
             )
         with np.load(file) as saved:
             features, kept, begin = [saved["features"]], saved["kept"].tolist(), int(saved["begin"])
+        if begin == len(paths):
+            return features[0], np.array(kept, np.int64)
     encoder = Encoder(trunk.encoded)
     drawn = draw_views(len(paths), views, seed=seed)
     waiting: list[tuple[int, NDArray[np.uint8]]] = []

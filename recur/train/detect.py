@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from recur.errors import RecurError
 from recur.nn.detection import DetectionHead, detection_loss, grid_of, total_loss
 from recur.nn.queries import HuggingFaceRegions
 from recur.train.checkpoint import (
-    Progress,
     StopRequest,
     check_same_run,
     copy_state,
@@ -47,6 +47,7 @@ from recur.train.orthogonal import Muon
 from recur.train.precision import autocast
 from recur.train.pyramid import Pyramids, cache_pyramids, in_view
 from recur.train.query_head import train_on_queries
+from recur.train.team import Team, gathered, warn
 
 RATE, DECAY = 2e-3, 0.05
 ORTHOGONAL_RATE = 0.02  # of the convolutions that answer nothing themselves
@@ -72,6 +73,7 @@ class Run:
     steps: int
     step: int
     log: list[dict[str, Any]]
+    team: Team
 
     @property
     def steps_per_epoch(self) -> int:
@@ -88,31 +90,33 @@ class Run:
         for optimizer, rate in zip(self.optimizers, (ORTHOGONAL_RATE, RATE), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * share
+        team, mine = self.team, self.team.share(len(rows))
+        rows, views = rows[mine.rows], views[mine.rows]
         truth = [self._seen(int(row), int(view)) for row, view in zip(rows, views, strict=True)]
         with autocast():
-            scores, boxes = self.head(self.pyramids.batch(rows, views))
-        losses = detection_loss(scores.float(), boxes.float(), grid_of(self.pyramids.shapes)[0], truth)
-        loss = total_loss(losses)
-        if not math.isfinite(float(loss.detach())):
+            scores, boxes = self.head([each.to(team.device) for each in self.pyramids.batch(rows, views)])
+        centres = grid_of(self.pyramids.shapes)[0].to(team.device)
+        together = None if team.size == 1 else lambda total: team.summed(total * mine.weight)
+        losses = detection_loss(scores.float(), boxes.float(), centres, truth, together)
+        loss = total_loss(losses) * mine.weight
+        shown = team.summed(torch.stack([*losses.values(), loss]).detach() * mine.weight).tolist()
+        if not math.isfinite(shown[-1]):
             raise RecurError(
                 f"step {self.step + 1}: the loss is not finite; the checkpoint of the last epoch is kept; train again "
                 "with another seed"
             )
-        self.head.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.head.parameters(), CLIP)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        team.learn(self.head, self.optimizers, loss, clip=CLIP)
         self.step += 1
         kept = min(AVERAGE, self.step / (self.step + 10))
         for name, value in self.head.state_dict().items():
             self.average[name].lerp_(value, 1 - kept)
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return dict(zip(losses, shown, strict=False))
 
     def _seen(self, row: int, view: int) -> tuple[Tensor, Tensor]:
         boxes, labels = self.truth[row]
         inner, shown = in_view(boxes, self.pyramids.views[row, view], least=SHOWN)
-        return torch.from_numpy(inner[shown].astype(np.float32)), torch.from_numpy(labels[shown])
+        found = torch.from_numpy(inner[shown].astype(np.float32)), torch.from_numpy(labels[shown])
+        return found[0].to(self.team.device), found[1].to(self.team.device)
 
 
 def truth_of(picture: BoxedPicture, classes: int) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
@@ -168,16 +172,17 @@ def train_detect(
 
     `alike`: classes that one object may have any of. `nouns`, each `LANG=FILE.json`: the words that name each class.
     `share_trunk`: the bundle holds the head alone, for the captioner that comes with recur. `init`: start from the head
-    of this detector. Raises RecurError for data, encoders and checkpoints that cannot be used.
+    of this detector. `batch` counts pictures of one process in a step. Raises RecurError for data, encoders and
+    checkpoints that cannot be used.
     """
     check_target(out)
     torch.manual_seed(seed)
     work = out.with_name(out.name + ".work")
     found = read_boxes(data, images=images)
     for line in found.problems:
-        print(f"warning: {line}", file=sys.stderr)
+        warn(line)
     if found.unseen():
-        print(f"warning: no box to learn from for {', '.join(found.unseen())}; they will not be found", file=sys.stderr)
+        warn(f"no box to learn from for {', '.join(found.unseen())}; they will not be found")
     train, dev = found.split("train"), found.split("dev")
     if not any(len(picture.boxes) for picture in train) or not len(dev):
         raise RecurError(f"{data}: {len(train)} train and {len(dev)} dev pictures; expected some of each, with boxes")
@@ -212,18 +217,23 @@ def train_detect(
         },
     }
     truth = [truth_of(picture, len(found.classes)) for picture in train]
-    with StopRequest(seconds=seconds) as stop:
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
         if trunk_of(encoder)[0] is None:  # a Hugging Face model
+            if not team.leads:  # what takes time there is looking at the pictures, not learning
+                return out
             eye = open_encoder(encoder)
             if not isinstance(eye.module, HuggingFaceRegions):
                 raise RecurError(f"{encoder}: finds no objects; name a detector (DETR, RT-DETR, D-FINE), or a trunk")
             if train_on_queries(out, eye, meta, words, truth, train=train, dev=dev, stop=stop):
                 return out
-            return _stopped(stop, work, out)
+            team.report(stop, work)
+            return out
+        settings["batch"] = meta["training"]["batch"] = batch * team.size
         paths = [picture.path for picture in train]
-        trunk = open_trunk(encoder, pictures=paths, share=share_trunk)
-        with Progress(total=len(train), label="maps") as progress:
-            pyramids = cache_pyramids(
+        trunk = team.told(partial(open_trunk, encoder, pictures=paths, share=share_trunk))
+        with team.progress(total=len(train), label="maps") as progress:
+            look = partial(
+                cache_pyramids,
                 trunk.encoded,
                 paths,
                 work / "maps",
@@ -233,14 +243,19 @@ def train_detect(
                 progress=progress,
                 stop=stop,
             )
-        for problem in pyramids.problems:
-            print(f"warning: {problem}", file=sys.stderr)
-        if not pyramids.complete:
-            return _stopped(stop, work, out)
-        run = _begin(pyramids, truth, len(found.classes), settings, init=init)
+            pyramids = team.in_turn(look, stop)
+        for problem in () if pyramids is None else pyramids.problems:
+            warn(str(problem))
+        if pyramids is None or not pyramids.complete:
+            team.report(stop, work)
+            return out
+        run = _begin(pyramids, truth, len(found.classes), settings, init=init, team=team)
         if not _course(run, work / "checkpoint", settings, stop=stop, resume=resume):
-            return _stopped(stop, work, out)
-    run.head.load_state_dict(run.average)
+            team.report(stop, work)
+            return out
+        if not team.leads:
+            return out
+    run.head.to("cpu").load_state_dict(run.average)
     meta["training"]["log"] = run.log
     group = tuple(found.classes.index(name) for name in alike)
     evidence = learn_evidence(pyramids, truth, alike=[group] if group else [])
@@ -255,11 +270,13 @@ def _begin(
     settings: dict[str, Any],
     *,
     init: str | Path | None,
+    team: Team,
 ) -> Run:
     head = DetectionHead(pyramids.channels, classes)
     if init is not None:
         head.load_state_dict(head_of(init, head).state_dict())
     head.train()
+    team.settle(head)
     head = head.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     answers = {id(p) for level in head.levels for part in (level.score, level.sides) for p in part.parameters()}
     inner = [p for p in head.parameters() if p.ndim > 1 and id(p) not in answers]
@@ -283,6 +300,7 @@ def _begin(
         0,
         0,
         [],
+        team,
     )
     run.steps = settings["epochs"] * run.steps_per_epoch
     return run
@@ -294,7 +312,7 @@ def _course(run: Run, folder: Path, settings: dict[str, Any], *, stop: StopReque
         saved = load_checkpoint(folder)
         check_same_run(saved.extra["settings"], settings, path=folder)
         run.head.load_state_dict(saved.models["head"])
-        run.average = dict(saved.models["average"])
+        run.average = {name: value.to(run.team.device) for name, value in saved.models["average"].items()}
         for number, optimizer in enumerate(run.optimizers):
             optimizer.load_state_dict((saved.optimizer or {})[str(number)])
         restore_random_state(saved.random)
@@ -302,6 +320,8 @@ def _course(run: Run, folder: Path, settings: dict[str, Any], *, stop: StopReque
     running: dict[str, float] = saved.extra["running"] if run.step else {}
 
     def save() -> None:
+        if not run.team.leads:
+            return
         save_checkpoint(
             folder,
             model_states={"head": run.head.state_dict(), "average": run.average},
@@ -311,8 +331,8 @@ def _course(run: Run, folder: Path, settings: dict[str, Any], *, stop: StopReque
             extra={"settings": settings, "log": run.log, "running": running},
         )
 
-    with Progress(total=run.steps, label="detection head") as progress:
-        while run.step < run.steps and not stop.requested:
+    with run.team.progress(total=run.steps, label="detection head") as progress:
+        while run.step < run.steps and not run.team.any(stop.requested):
             for name, value in run.advance().items():
                 running[name] = value if name not in running else 0.98 * running[name] + 0.02 * value
             shown = "  ".join(f"{name} {value:.3f}" for name, value in running.items())
@@ -333,8 +353,3 @@ def boxes_hash(data: BoxData) -> str:
         digest.update(f"{picture.path.name}\0{picture.split}\0{picture.width}x{picture.height}\n".encode())
         digest.update(picture.boxes.tobytes() + picture.labels.tobytes() + picture.ignored.tobytes())
     return digest.hexdigest()
-
-
-def _stopped(stop: StopRequest, work: Path, out: Path) -> Path:
-    stop.report(work)
-    return out

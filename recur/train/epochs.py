@@ -16,6 +16,7 @@ from recur.train.checkpoint import (
     random_state,
     save_checkpoint,
 )
+from recur.train.team import Team
 
 
 class EpochRun(Protocol):
@@ -26,6 +27,7 @@ class EpochRun(Protocol):
     log: list[dict[str, Any]]
     best_score: float
     best: dict[str, Any] | None
+    team: Team
 
     @property
     def network(self) -> nn.Module: ...
@@ -50,10 +52,12 @@ def go_on(run: EpochRun, optimizer: torch.optim.Optimizer, *, resume: bool) -> i
 
 def keep(run: EpochRun, optimizer: torch.optim.Optimizer, *, done: int, score: float) -> None:
     """After `done` epochs: remember the weights when `score` is the best so far (of equals the later one), and write
-    everything into the checkpoint.
+    everything into the checkpoint, of several processes the first one.
     """
     if score >= run.best_score:
         run.best_score, run.best = score, copy_state(run.network.state_dict())
+    if not run.team.leads:
+        return
     save_checkpoint(
         run.checkpoint,
         model_states={"network": run.network.state_dict(), "best": run.best or {}},

@@ -44,6 +44,7 @@ from recur.train.caption_data import Split, keep, make_split, repeatable_words
 from recur.train.card import render_card
 from recur.train.consensus import LENGTH, LOG_PROB, OTHERS, Tensors, fit_consensus, thinned
 from recur.train.plot import plot_reliability, plot_training
+from recur.train.team import is_first
 
 PENALTIES = (0.0, 0.4, 0.8)
 CALIBRATION_FEATURES = (
@@ -68,10 +69,12 @@ def calibrate_bundle(
     *, model: str | Path, data: Path, out: Path, images: Path | None = None, language: str | None = None
 ) -> Path:
     """A captioner with its search chosen and its confidence fitted on `data`, written as the bundle `out` (which may be
-    `model`); its networks stay as they are.
+    `model`); its networks stay as they are. Of several processes the first one does it.
 
     Raises RecurError when the data lacks a split or a language.
     """
+    if not is_first():
+        return out
     check_target(out)
     source = resolve(model)
     bundle = read_bundle(source, task="caption")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from recur.bundle import check_target, read_bundle, update_bundle, write_bundle
 from recur.data.frames import LabelledFrames, held_out_part, read_labelled_frames
@@ -26,7 +26,6 @@ from recur.hub import EMBEDDED, EMBEDDED_TRUNK
 from recur.nn.frames import FrameNetwork
 from recur.predict.frames import FrameLabeller, measure, pooled
 from recur.train.checkpoint import (
-    Progress,
     StopRequest,
     check_same_run,
     has_checkpoint,
@@ -35,6 +34,7 @@ from recur.train.checkpoint import (
     restore_random_state,
     save_checkpoint,
 )
+from recur.train.team import ALONE, Team, gathered, warn
 
 RATE, DECAY, CLIP = 3e-3, 1e-2, 1.0
 CROP, BATCH, SIZE = 256, 8, 224  # CROP: frames of a part of a sequence that a step reads at most
@@ -80,7 +80,7 @@ def train_frames(
     train, held = split_frames(sequences, fold=fold, held_out=held_out)
     learned = {label for each in train for label in each.labels.tolist()}
     for label in sorted({label for each in held for label in each.labels.tolist()} - learned):
-        print(f"warning: no frame that is learned from is {classes[label]!r}; some held out are", file=sys.stderr)
+        warn(f"no frame that is learned from is {classes[label]!r}; some held out are")
     turned = [] if mirror is None else mirrored(train, classes, mirror)
     count = len(train)
     train, encoder = with_features([*train, *turned])
@@ -101,12 +101,25 @@ def train_frames(
     }  # fmt: skip
     log: list[dict[str, Any]] = []
     work = out.with_name(out.name + ".work") / "checkpoint"
-    with StopRequest(seconds=seconds) as stop:
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
+        team.settle(network)
         if not fit(
-            network, train, epochs=epochs, crop=crop, stop=stop, folder=work, settings=settings, log=log, resume=resume
+            network,
+            train,
+            epochs=epochs,
+            crop=crop,
+            stop=stop,
+            folder=work,
+            settings=settings,
+            log=log,
+            resume=resume,
+            team=team,
         ):
-            stop.report(work.parent)
+            team.report(stop, work.parent)
             return out
+        if not team.leads:
+            return out
+    network.to("cpu")
     meta = {
         "task": "frames", "name": out.stem, "classes": classes, **sizes, "head": head, "smooth": smooth,
         "features": int(train[0].values.shape[1]), "encoder": encoder,
@@ -192,8 +205,11 @@ def fit(
     settings: dict[str, Any] | None = None,
     log: list[dict[str, Any]] | None = None,
     resume: bool = False,
+    team: Team = ALONE,
 ) -> bool:
-    """All epochs; False when stopped before the end. Crops of up to `crop` frames, BATCH together."""
+    """All epochs; False when stopped before the end. A step reads BATCH crops of up to `crop` frames, whichever
+    processes have them.
+    """
     everything = np.concatenate([each.values for each in train])
     spread = everything.std(0)
     network.mean.copy_(torch.from_numpy(everything.mean(0)))  # type: ignore[operator]
@@ -210,14 +226,15 @@ def fit(
         restore_random_state(saved.random)
         first, log[:] = saved.counters["epoch"], saved.extra["log"]
     seed = int((settings or {}).get("seed", 1))
-    with Progress(total=epochs, label="epochs") as progress:
+    with team.progress(total=epochs, label="epochs") as progress:
         for epoch in range(first, epochs):
             for group in optimizer.param_groups:
                 group["lr"] = RATE * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * epoch / epochs)))
-            done = not stop.requested
+            done = not team.any(stop.requested)
             if done:
-                log.append({"epoch": epoch + 1, "loss": _epoch(network, train, optimizer, crop, seed, epoch)})
-            if folder is not None and (not done or (epoch + 1) % SAVED == 0 or epoch + 1 == epochs):
+                log.append({"epoch": epoch + 1, "loss": _epoch(network, train, optimizer, crop, seed, epoch, team)})
+            due = not done or (epoch + 1) % SAVED == 0 or epoch + 1 == epochs
+            if folder is not None and due and team.leads:
                 save_checkpoint(
                     folder,
                     model_states={"network": network.state_dict()},
@@ -240,6 +257,7 @@ def _epoch(
     crop: int,
     seed: int,
     epoch: int,
+    team: Team,
 ) -> float:
     random = np.random.default_rng([seed, epoch])
     crops = []
@@ -253,12 +271,11 @@ def _epoch(
     losses = []
     for begin in range(0, len(order), BATCH):
         x, y, lengths = _batch([crops[place] for place in order[begin : begin + BATCH]])
-        loss = network.loss(network(x, lengths), y, lengths)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-        optimizer.step()
-        losses.append(float(loss.detach()))
+        share, device = team.share(len(y)), team.device
+        seen, labels, mine = (each[share.rows].to(device) for each in (x, y, lengths))
+        loss = network.loss(network(seen, mine, share.among(device)), labels, mine)
+        loss = share.weigh(loss, int(mine.sum()), int(lengths.sum()))
+        losses.append(team.learn(network, [optimizer], loss, clip=CLIP))
     return float(np.mean(losses))
 
 

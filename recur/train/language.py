@@ -2,7 +2,8 @@
 
 The text is cut into B rows that are read side by side, T characters at a time; the state goes on from one piece to the
 next, its gradient does not (Williams & Peng 1990; Mikolov et al. 2010). What a step sees and draws is a function of
-(seed, epoch, step), so a run that was stopped or killed and resumed ends with the weights of one that was not.
+(seed, epoch, step), so a run that was stopped or killed and resumed ends with the weights of one that was not. Of
+several processes each reads some of the rows, and carries their state.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from torch import Tensor, nn
+from torch import Tensor
 
 from recur.bundle import check_target, read_bundle, update_bundle, write_bundle
 from recur.data.characters import UNKNOWN, Characters, dev_begins, read_text
@@ -30,7 +32,6 @@ from recur.nn.state import State
 from recur.predict.language import LanguageModel
 from recur.train.card_language import render_language_card
 from recur.train.checkpoint import (
-    Progress,
     StopRequest,
     check_same_run,
     copy_state,
@@ -42,6 +43,7 @@ from recur.train.checkpoint import (
 )
 from recur.train.orthogonal import Muon
 from recur.train.plot import plot_losses
+from recur.train.team import Share, Team, gathered, warn
 from recur.train.watch import ROWS, STEPS, gradients_back, render_training, update_ratios, weights_of
 
 LEAST = 20  # characters of all text: two of them, one to read and one to foresee, are in the dev split
@@ -61,10 +63,11 @@ class Run:
     dev: Tensor
     settings: dict[str, Any]
     folder: Path
+    team: Team
     epoch: int = 0
     step: int = 0
     loss: float = 0.0  # summed over the steps of this epoch
-    state: State | None = None
+    state: State | None = None  # of the rows that this process reads
     log: list[dict[str, Any]] = field(default_factory=list)
     watched: list[dict[str, Any]] = field(default_factory=list)
     ratios: dict[str, float] = field(default_factory=dict)
@@ -97,9 +100,10 @@ def train_language(
 ) -> Path:
     """Train on the texts `data` but for their last tenth, choose on that (or on `dev`), write the bundle `out`.
 
-    `batch` rows are read side by side, `length` characters at a time. `init`: start from the weights of a model of
-    the same sizes; characters that it does not have are learned anew. Characters seen less than `min_count` times are
-    unknown. `data_name` and `terms` go into the card. Working files lie in `<out>.work`, from where `resume` goes on.
+    `batch` rows are read side by side, by each process, `length` characters at a time. `init`: start from the weights
+    of a model of the same sizes; characters that it does not have are learned anew. Characters seen less than
+    `min_count` times are unknown. `data_name` and `terms` go into the card. Working files lie in `<out>.work`, from
+    where `resume` goes on.
     Raises RecurError for texts, models and checkpoints that cannot be used.
     """
     torch.manual_seed(seed)
@@ -118,40 +122,44 @@ def train_language(
     )
     if init is not None:
         start_from(network, characters, init)
-    settings: dict[str, Any] = {
-        "data": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
-        "dev": hashlib.sha256(held.encode("utf-8", "surrogatepass")).hexdigest(),
-        "min_count": min_count,
-        "init": None if init is None else Path(init).name,
-        "cell": cell,
-        "hidden": hidden,
-        "layers": layers,
-        "embedding": embedding,
-        "dropout": dropout,
-        "weight_drop": weight_drop,
-        "epochs": epochs,
-        "batch": batch,
-        "length": length,
-        "rate": rate,
-        "seed": seed,
-    }
-    run = Run(
-        network,
-        make_optimizers(network, rate),
-        torch.from_numpy(characters.encode(text)),
-        torch.from_numpy(characters.encode(held)),
-        settings,
-        work / "checkpoint",
-    )
-    with StopRequest(seconds=seconds) as stop:
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
+        team.settle(network)
+        settings: dict[str, Any] = {
+            "data": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(),
+            "dev": hashlib.sha256(held.encode("utf-8", "surrogatepass")).hexdigest(),
+            "min_count": min_count,
+            "init": None if init is None else Path(init).name,
+            "cell": cell,
+            "hidden": hidden,
+            "layers": layers,
+            "embedding": embedding,
+            "dropout": dropout,
+            "weight_drop": weight_drop,
+            "epochs": epochs,
+            "batch": batch * team.size,
+            "length": length,
+            "rate": rate,
+            "seed": seed,
+        }
+        run = Run(
+            network,
+            make_optimizers(network, rate),
+            torch.from_numpy(characters.encode(text)).to(team.device),
+            torch.from_numpy(characters.encode(held)).to(team.device),
+            settings,
+            work / "checkpoint",
+            team,
+        )
         if resume and has_checkpoint(run.folder):
             _load(run)
         if not _train(run, stop):
-            stop.report(work)
+            team.report(stop, work)
+            return out
+        if not team.leads:
             return out
     if run.best is None:
         raise RecurError(f"{out}: the loss is not a number after {epochs} epochs; train with a smaller --rate")
-    network.load_state_dict(run.best)
+    network.to("cpu").load_state_dict(run.best)
     meta = {
         "task": "language",
         "name": out.stem,
@@ -186,7 +194,7 @@ def read_texts(data: Sequence[Path], dev: Path | None) -> tuple[str, str]:
     for path in (*data, *(() if dev is None else (dev,))):
         text, broken = read_text(path)
         if broken:
-            print(f"warning: {path}: {broken} characters were no text and are read as U+FFFD", file=sys.stderr)
+            warn(f"{path}: {broken} characters were no text and are read as U+FFFD")
         parts.append(text)
     held = parts.pop() if dev is not None else ""
     text = "".join(parts)
@@ -250,42 +258,47 @@ def rows_of(ids: Tensor, rows: int, offset: int) -> Tensor:
 
 def _train(run: Run, stop: StopRequest) -> bool:
     """Go through the epochs that are left; False when stopped."""
-    settings = run.settings
+    settings, team = run.settings, run.team
     rows = max(1, min(settings["batch"], len(run.train) // (settings["length"] + 1)))
+    share = team.share(rows)
+    if run.state is not None:
+        run.state = run.state.map(lambda part: part[share.rows].to(team.device))
     while run.epoch < settings["epochs"]:
         offset = int(step_generator(seed=settings["seed"], epoch=run.epoch, step=0).integers(len(run.train)))
         text = rows_of(run.train, rows, offset)
-        if not _epoch(run, text, stop):
-            _save(run)
+        if not _epoch(run, text, share, stop):
+            if run.state is not None:
+                run.state = run.state.map(lambda part: team.together(part, share))
+            if team.leads:
+                _save(run)
             return False
-        dev = dev_loss(run.network, run.dev)
+        dev = team.told(partial(dev_loss, run.network, run.dev))
         steps = -(-(len(text) - 1) // settings["length"])
         run.log.append({"epoch": run.epoch + 1, "loss": run.loss / steps, "dev": dev})
-        print(
-            f"epoch {run.epoch + 1}/{settings['epochs']}  loss {run.loss / steps:.4f}  dev {dev:.4f} nats", flush=True
-        )
-        far = rows_of(run.dev, max(1, min(ROWS, len(run.dev) // 20)), 0)[: STEPS + 1]
-        back = gradients_back(run.network, far) if len(far) > 2 else []
-        run.watched.append({"epoch": run.epoch + 1, "gradients": back, "ratios": run.ratios})
-        better = dev < run.best_score
-        if better:
+        team.say(f"epoch {run.epoch + 1}/{settings['epochs']}  loss {run.loss / steps:.4f}  dev {dev:.4f} nats")
+        if team.leads:
+            far = rows_of(run.dev, max(1, min(ROWS, len(run.dev) // 20)), 0)[: STEPS + 1]
+            back = gradients_back(run.network, far) if len(far) > 2 else []
+            run.watched.append({"epoch": run.epoch + 1, "gradients": back, "ratios": run.ratios})
+        if dev < run.best_score:
             run.best_score, run.best = dev, copy_state(run.network.state_dict())
         run.epoch, run.step, run.loss, run.state = run.epoch + 1, 0, 0.0, None
-        _save(run)
+        if team.leads:
+            _save(run)
     return True
 
 
-def _epoch(run: Run, text: Tensor, stop: StopRequest) -> bool:
-    """Go on through the text [T, B] of this epoch; False when stopped."""
+def _epoch(run: Run, text: Tensor, share: Share, stop: StopRequest) -> bool:
+    """Go on through the text [T, B] of this epoch, of which `share` is read; False when stopped."""
     settings, length = run.settings, run.settings["length"]
     steps = -(-(len(text) - 1) // length)
     course = steps * settings["epochs"]
     if run.state is None:
-        run.state = run.network.first_state(text.shape[1])
+        run.state = run.network.first_state(share.rows.stop - share.rows.start)
     run.network.train()
-    with Progress(total=steps, label=f"epoch {run.epoch + 1}/{settings['epochs']}") as progress:
+    with run.team.progress(total=steps, label=f"epoch {run.epoch + 1}/{settings['epochs']}") as progress:
         while run.step < steps:
-            if stop.requested:
+            if run.team.any(stop.requested):
                 return False
             done = run.epoch * steps + run.step
             torch.manual_seed(settings["seed"] * 1_000_003 + done)
@@ -293,9 +306,10 @@ def _epoch(run: Run, text: Tensor, stop: StopRequest) -> bool:
             at = run.step * length
             piece = text[at : at + length + 1]
             before = weights_of(run.network) if run.step == steps - 1 else None
-            loss, run.state = update(run.network, run.optimizers, piece, run.state)
+            loss, after = piece_loss(run.network, piece, run.state, share)
+            run.loss += run.team.learn(run.network, run.optimizers, loss, clip=CLIP)
             run.ratios = {} if before is None else update_ratios(before, run.network)
-            run.step, run.loss = run.step + 1, run.loss + loss
+            run.step, run.state = run.step + 1, after
             progress.update(run.step, f"loss {run.loss / run.step:.3f}")
     return True
 
@@ -307,31 +321,24 @@ def set_rates(optimizers: Sequence[torch.optim.Optimizer], highest: float, step:
             group["lr"] = times * highest * share_of_rate(step, course)
 
 
-def update(
-    network: LanguageNetwork, optimizers: Sequence[torch.optim.Optimizer], piece: Tensor, state: State
-) -> tuple[float, State]:
-    """One step on piece [T + 1, B], read on from `state`: its loss, and the state after it."""
-    loss, after = piece_loss(network, piece, state)
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-    for optimizer in optimizers:
-        optimizer.step()
-    return float(loss.detach()), after
-
-
 def share_of_rate(step: int, course: int) -> float:
     """Of the highest rate: a rise over the first steps, then level, then a straight line down to zero at the end."""
     rise = (step + 1) / min(WARM, 1 + course // 20)
     return min(1.0, rise, (course - step) / (FALL * course))
 
 
-def piece_loss(network: LanguageNetwork, piece: Tensor, state: State) -> tuple[Tensor, State]:
-    """Mean nats a character of foreseeing piece[1:] from piece[:-1], [T + 1, B], and the state, cut off from it."""
-    scores, after = network(piece[:-1], state)
-    loss = functional.cross_entropy(scores.flatten(0, 1), piece[1:].flatten(), ignore_index=UNKNOWN)
-    return loss, after.detach()
+def piece_loss(network: LanguageNetwork, piece: Tensor, state: State, share: Share) -> tuple[Tensor, State]:
+    """Nats a character of foreseeing piece[1:] from piece[:-1], [T + 1, B], and the state, cut off from it.
+
+    Those of the rows of `share` alone, as a part of the mean over all.
+    """
+    mine = piece[:, share.rows]
+    scores, after = network(mine[:-1], state, share.among(piece.device))
+    scores, wanted = scores.flatten(0, 1), mine[1:].flatten()
+    if share.alone:
+        return functional.cross_entropy(scores, wanted, ignore_index=UNKNOWN), after.detach()
+    nats = functional.cross_entropy(scores, wanted, ignore_index=UNKNOWN, reduction="sum")
+    return nats * share.weight / (piece[1:] != UNKNOWN).sum(), after.detach()
 
 
 @torch.no_grad()

@@ -7,7 +7,6 @@ along with it (`finetune_encoder`); self-critical training on CIDEr-D (`cider`).
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -39,7 +38,6 @@ from recur.train.caption_data import (
     freeze,
 )
 from recur.train.checkpoint import (
-    Progress,
     StopRequest,
     check_same_run,
     copy_state,
@@ -310,8 +308,7 @@ def _epoch(
     steps = math.ceil(len(run.train) / run.pictures_per_step)
     key = 1000 * number + epoch  # no two epochs of a run share it
     run.network.train(phase.kind != "cider")
-    silent = None if run.team.leads else io.StringIO()
-    with Progress(total=steps, label=f"{phase.kind} {epoch + 1}/{phase.epochs}", stream=silent) as progress:
+    with run.team.progress(total=steps, label=f"{phase.kind} {epoch + 1}/{phase.epochs}") as progress:
         for step, rows in islice(enumerate(step_rows(run, key)), len(losses), None):
             if run.team.any(stop.requested):
                 return False

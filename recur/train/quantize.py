@@ -29,6 +29,7 @@ from recur.predict.voice import make_voice
 from recur.train.caption_data import Split
 from recur.train.finish import finish_bundle, look, searched, splits_for
 from recur.train.graph import load_session
+from recur.train.team import is_first
 
 PICTURES = 256  # that the ranges are measured on
 BATCH = 16
@@ -45,8 +46,10 @@ def quantize_bundle(
 
     Ranges come from the train split of `data`; on its dev split the encoders are compared, the length penalty is
     chosen and the confidence fitted again, as after training. Raises RecurError when the encoder is not one of recur's
-    own, or the data lacks a split or a language.
+    own, or the data lacks a split or a language. Of several processes the first one does it.
     """
+    if not is_first():
+        return out
     check_target(out)
     source = resolve(model)
     bundle = read_bundle(source, task="caption")

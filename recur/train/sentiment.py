@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
 from recur.bundle import Bundle, check_target, read_bundle, write_bundle
 from recur.data.labelled import Labelled, data_hash, read_splits
@@ -28,7 +29,7 @@ from recur.data.text import UNK
 from recur.errors import RecurError
 from recur.hub import resolve
 from recur.nn.sentiment import SentimentNetwork
-from recur.train.checkpoint import Progress, StopRequest
+from recur.train.checkpoint import StopRequest
 from recur.train.epochs import go_on, keep
 from recur.train.sentiment_data import (
     MIN_COUNT,
@@ -41,6 +42,7 @@ from recur.train.sentiment_data import (
     make_batch,
 )
 from recur.train.sentiment_finish import finish_sentiment
+from recur.train.team import Team, gathered, warn
 from recur.train.wide import fit_wide, log_ratios
 
 RATE = 2e-3
@@ -62,6 +64,7 @@ class Run:
     checkpoint: Path
     settings: dict[str, Any]
     log: list[dict[str, Any]]
+    team: Team
     best_score: float = -1.0
     best: dict[str, Any] | None = None
 
@@ -96,7 +99,7 @@ def train_sentiment(
     parts, held = [train for train, _ in splits], [dev for _, dev in splits]
     for part in (*parts, *held):
         for line in part.problems:
-            print(f"warning: {line}", file=sys.stderr)
+            warn(line)
     labels = choose_labels(parts, held, data)
     start = None if init is None else read_bundle(resolve(init), task="sentiment")
     if start is None and not epochs:
@@ -126,11 +129,16 @@ def train_sentiment(
         "seed": seed,
         "init": None if init is None else Path(init).name,
     }
-    run = Run(network, train, dev, seed, epochs, out.with_name(out.name + ".work") / "checkpoint", settings, [])
-    with StopRequest(seconds=seconds) as stop:
+    work = out.with_name(out.name + ".work")
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
+        team.settle(network)
+        run = Run(network, train, dev, seed, epochs, work / "checkpoint", settings, [], team)
         if not _train(run, stop, resume):
-            stop.report(run.checkpoint.parent)
+            team.report(stop, work)
             return out
+        if not team.leads:
+            return out
+    network.to("cpu")
     weights = {name: value.numpy() for name, value in network.engine_weights().items()}
     weights |= _wide(train, languages, start)
     meta = {
@@ -225,13 +233,11 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
         loss = _epoch(run, epoch, optimizer, stop)
         if loss is None:
             return False
-        scores = dev_accuracy(run.network, run.dev)
+        scores = run.team.told(partial(dev_accuracy, run.network, run.dev))
         mean = float(np.mean(list(scores.values())))
         run.log.append({"epoch": epoch + 1, "loss": loss, **scores})
         shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        print(
-            f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  dev accuracy of the network alone: {shown}", flush=True
-        )
+        run.team.say(f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  dev accuracy of the network alone: {shown}")
         keep(run, optimizer, done=epoch + 1, score=mean)
     if run.best is not None:
         run.network.load_state_dict(run.best)
@@ -243,38 +249,48 @@ def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopReq
     steps = list(epoch_spans(run.train, seed=run.seed, epoch=epoch))
     losses: list[float] = []
     run.network.train()
-    with Progress(total=len(steps), label=f"epoch {epoch + 1}/{run.epochs}") as progress:
+    with run.team.progress(total=len(steps), label=f"epoch {epoch + 1}/{run.epochs}") as progress:
         for step, spans in enumerate(steps):
-            if stop.requested:
+            if run.team.any(stop.requested):
                 return None
             torch.manual_seed(run.seed * 1_000_003 + epoch * 10_007 + step)
             done = (epoch + step / len(steps)) / run.epochs
             rise = min(1.0, (epoch * len(steps) + step + 1) / 50)
             for group in optimizer.param_groups:
                 group["lr"] = RATE * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
-            batch = make_batch(run.train, spans)
-            windows = batch.windows.masked_fill(torch.rand(batch.windows.shape) < WORD_DROPOUT, UNK)
-            logits = run.network(windows, batch.lengths, batch.owner)
-            targets = batch.labels * (1 - 2 * SMOOTHING) + SMOOTHING
-            loss = functional.binary_cross_entropy_with_logits(logits, targets)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(run.network.parameters(), CLIP)
-            optimizer.step()
-            losses.append(float(loss.detach()))
+            losses.append(run.team.learn(run.network, [optimizer], _loss(run, spans), clip=CLIP))
             progress.update(step + 1, f"loss {losses[-1]:.3f}")
     return float(np.mean(losses))
 
 
-@torch.inference_mode()
+def _loss(run: Run, spans: Sequence[tuple[int, int, int]]) -> Tensor:
+    """The mean loss of the texts of a step; of several processes, the part that this one's texts have of it."""
+    share, device = run.team.share(len(spans)), run.team.device
+    batch = make_batch(run.train, spans)
+    windows = batch.windows.masked_fill(torch.rand(batch.windows.shape) < WORD_DROPOUT, UNK)
+    mine = ((batch.owner >= share.rows.start) & (batch.owner < share.rows.stop)).nonzero()[:, 0]
+    among = None if len(mine) == len(windows) else (len(windows), mine.to(device))
+    logits = run.network(
+        windows[mine].to(device),
+        batch.lengths[mine].to(device),
+        (batch.owner[mine] - share.rows.start).to(device),
+        among,
+        share.among(device),
+    )
+    targets = batch.labels[share.rows].to(device) * (1 - 2 * SMOOTHING) + SMOOTHING
+    return share.weigh(functional.binary_cross_entropy_with_logits(logits, targets), len(targets), len(spans))
+
+
+@torch.no_grad()
 def dev_accuracy(network: SentimentNetwork, dev: Corpus, *, batch: int = 32) -> dict[str, float]:
     """The share of texts that the network alone gets right, by data set."""
     network.eval()
+    device = network.head.weight.device
     right = np.zeros(len(dev), bool)
     order = np.argsort(dev.lengths, kind="stable")
     for start in range(0, len(order), batch):
         rows = order[start : start + batch]
         part = make_batch(dev, [(int(row), 0, int(dev.lengths[row])) for row in rows])
-        logits = network(part.windows, part.lengths, part.owner).numpy()
+        logits = network(*(each.to(device) for each in (part.windows, part.lengths, part.owner))).cpu().numpy()
         right[rows] = (logits > 0) == dev.good[rows]
     return {f"data {number + 1}": float(right[dev.source == number].mean()) for number in np.unique(dev.source)}

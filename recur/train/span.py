@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from recur.bundle import check_target, write_bundle
 from recur.data.passages import Asked, read_asked, tokens_of
@@ -26,7 +26,6 @@ from recur.errors import RecurError
 from recur.nn.span import SpanNetwork
 from recur.predict.span import QUESTION
 from recur.train.checkpoint import (
-    Progress,
     StopRequest,
     check_same_run,
     epoch_order,
@@ -37,6 +36,7 @@ from recur.train.checkpoint import (
     step_generator,
 )
 from recur.train.span_finish import finish_span
+from recur.train.team import ALONE, Team, gathered, warn
 
 RATE = 3e-3
 CLIP = 5.0
@@ -61,8 +61,8 @@ def train_span(
 ) -> Path:
     """Train on nine tenths of the passages in the files `data`, measure on the others, write the bundle `out`.
 
-    Working files lie in `<out>.work`, which `resume` goes on from. Raises RecurError for data and checkpoints that
-    cannot be used.
+    `batch` counts questions of one process in a step. Working files lie in `<out>.work`, which `resume` goes on from.
+    Raises RecurError for data and checkpoints that cannot be used.
     """
     check_target(out)
     torch.manual_seed(seed)
@@ -73,7 +73,7 @@ def train_span(
         asked += found
         held.append([each for each in found if each.held_out])
         for line in problems:
-            print(f"warning: {line}", file=sys.stderr)
+            warn(line)
     learned = [each for each in asked if not each.held_out]
     if not learned or not any(held):
         raise RecurError(f"{data[0]}: all questions are of few passages; expected ten passages or more; give others")
@@ -82,11 +82,16 @@ def train_span(
     told = sha256("\0".join(each.question + each.passage[:64] for each in asked).encode("utf-8", "replace"))
     settings = {"data": told.hexdigest(), "embedding": embedding, "hidden": hidden, "epochs": epochs, "batch": batch}
     settings |= {"seed": seed}
-    with StopRequest(seconds=seconds) as stop:
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
+        settings["batch"] = batch * team.size
         work = out.with_name(out.name + ".work") / "checkpoint"
-        if not _train(network, items, settings, work, stop, resume):
-            stop.report(work.parent)
+        team.settle(network)
+        if not _train(network, items, settings, work, stop, resume, team):
+            team.report(stop, work.parent)
             return out
+        if not team.leads:
+            return out
+    network.to("cpu")
     meta = {
         "task": "span",
         "name": out.stem,
@@ -127,7 +132,13 @@ def item_of(asked: Asked) -> Item:
 
 
 def _train(
-    network: SpanNetwork, items: Sequence[Item], settings: dict[str, Any], work: Path, stop: StopRequest, resume: bool
+    network: SpanNetwork,
+    items: Sequence[Item],
+    settings: dict[str, Any],
+    work: Path,
+    stop: StopRequest,
+    resume: bool,
+    team: Team,
 ) -> bool:
     """All epochs. False when stopped before the end."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.01, fused=True)
@@ -144,9 +155,9 @@ def _train(
     for epoch in range(first, epochs):
         order = _alike(epoch_order(len(items), seed=seed, epoch=epoch), items, batch)
         losses = []
-        with Progress(total=steps, label=f"epoch {epoch + 1}/{epochs}") as progress:
+        with team.progress(total=steps, label=f"epoch {epoch + 1}/{epochs}") as progress:
             for step in range(steps):
-                if stop.requested:
+                if team.any(stop.requested):
                     return False
                 torch.manual_seed(seed * 1_000_003 + epoch * 10_007 + step)
                 done = (epoch + step / steps) / epochs
@@ -156,22 +167,19 @@ def _train(
                     )
                 random = step_generator(seed=seed, epoch=epoch, step=step)
                 part = [items[row] for row in order[step * batch : (step + 1) * batch]]
-                loss = _loss(network, _elsewhere(part, items, random))
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(network.parameters(), CLIP)
-                optimizer.step()
-                losses.append(float(loss.detach()))
+                loss = _loss(network, _elsewhere(part, items, random), team)
+                losses.append(team.learn(network, [optimizer], loss, clip=CLIP))
                 progress.update(step + 1, f"loss {losses[-1]:.3f}")
-        print(f"epoch {epoch + 1}/{epochs}  loss {np.mean(losses):.3f}", flush=True)
-        save_checkpoint(
-            work,
-            model_states={"network": network.state_dict()},
-            optimizer=optimizer.state_dict(),
-            counters={"epoch": epoch + 1},
-            rng=random_state(),
-            extra={"settings": settings},
-        )
+        team.say(f"epoch {epoch + 1}/{epochs}  loss {np.mean(losses):.3f}")
+        if team.leads:
+            save_checkpoint(
+                work,
+                model_states={"network": network.state_dict()},
+                optimizer=optimizer.state_dict(),
+                counters={"epoch": epoch + 1},
+                rng=random_state(),
+                extra={"settings": settings},
+            )
     return True
 
 
@@ -191,19 +199,24 @@ def _elsewhere(part: Sequence[Item], items: Sequence[Item], random: np.random.Ge
     return found
 
 
-def _loss(network: SpanNetwork, part: Sequence[Item]) -> Tensor:
+def _loss(network: SpanNetwork, part: Sequence[Item], team: Team = ALONE) -> Tensor:
+    """The mean loss of the questions of a step; of several processes, the part that this one's questions have of it."""
+    share, device = team.share(len(part)), team.device
+    longest = max(len(words) for words, _, _, _ in part), max(len(asked) for _, asked, _, _ in part)
+    count, part = len(part), part[share.rows]
     sizes = torch.tensor([len(words) for words, _, _, _ in part])
     lengths = torch.tensor([len(question) for _, question, _, _ in part])
-    passage = torch.zeros(len(part), int(sizes.max()), PARTS, dtype=torch.long)
-    question = torch.zeros(len(part), int(lengths.max()), PARTS, dtype=torch.long)
-    features = torch.zeros(len(part), passage.shape[1], FEATURES)
+    passage = torch.zeros(len(part), longest[0], PARTS, dtype=torch.long)
+    question = torch.zeros(len(part), longest[1], PARTS, dtype=torch.long)
+    features = torch.zeros(len(part), longest[0], FEATURES)
     for row, (words, asked, _, _) in enumerate(part):
         passage[row, : len(words)] = torch.from_numpy(numbers_of(words))
         question[row, : len(asked)] = torch.from_numpy(numbers_of(asked))
         features[row, : len(words)] = torch.from_numpy(features_of(words, asked))
-    start, end = network(passage, features, sizes, question, lengths)
-    rows, none = torch.arange(len(part)), passage.shape[1]
-    firsts = torch.tensor([none if first < 0 else first for _, _, first, _ in part])
-    lasts = torch.tensor([none if last < 0 else last for _, _, _, last in part])
+    read = (each.to(device) for each in (passage, features, sizes, question, lengths))
+    start, end = network(*read, share.among(device))
+    rows, none = torch.arange(len(part), device=device), longest[0]
+    firsts = torch.tensor([none if first < 0 else first for _, _, first, _ in part]).to(device)
+    lasts = torch.tensor([none if last < 0 else last for _, _, _, last in part]).to(device)
     loss: Tensor = -(start[rows, firsts] + end[rows, lasts]).mean()
-    return loss
+    return share.weigh(loss, len(part), count)

@@ -12,6 +12,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from recur.bundle import Bundle, check_target, read_bundle, update_bundle, write_bundle
 from recur.data.pairs import Pairs, hold_out, pairs_hash, read_pairs
@@ -32,7 +33,6 @@ from recur.nn.translation import TranslationNetwork
 from recur.predict.translation import UNSPACED, Translator
 from recur.train.card import LANGUAGES
 from recur.train.checkpoint import (
-    Progress,
     StopRequest,
     check_same_run,
     copy_state,
@@ -41,6 +41,7 @@ from recur.train.checkpoint import (
     random_state,
     save_checkpoint,
 )
+from recur.train.team import ALONE, Team, gathered, warn
 from recur.train.watch import update_ratios, weights_of
 from recur.train.watch_translation import gradients_to_source, pairs_to_follow, render_translation_training
 
@@ -89,6 +90,7 @@ class Run:
     settings: dict[str, Any]
     log: list[dict[str, Any]]
     average: dict[str, Tensor]
+    team: Team
     best_score: float = -1.0
     best: dict[str, Any] | None = None
     watched: list[dict[str, Any]] = field(default_factory=list)  # what the training page shows of each epoch
@@ -138,7 +140,7 @@ def train_translation(
         *(held.problems if dev is not None else ()),
         *(line for part in others for line in part.problems),
     ):
-        print(f"warning: {line}", file=sys.stderr)
+        warn(line)
     if not len(train) or not len(held):
         raise RecurError(
             f"{data[0]}: {len(train)} pairs to learn from, {len(held)} to measure on; expected some of each"
@@ -188,12 +190,16 @@ def train_translation(
         for number, each in enumerate(directions)
     ]
     work = out.with_name(out.name + ".work") / "checkpoint"
-    average = copy_state(network.state_dict())
-    run = Run(network, subwords, corpora, held, word_dropout, meta, seed, epochs, work, settings, [], average)
-    with StopRequest(seconds=seconds) as stop:
+    with gathered() as team, StopRequest(seconds=seconds) as stop:
+        team.settle(network)
+        average = copy_state(network.state_dict())
+        run = Run(network, subwords, corpora, held, word_dropout, meta, seed, epochs, work, settings, [], average, team)
         if not _train(run, stop, resume):
-            stop.report(work.parent)
+            team.report(stop, work.parent)
             return out
+        if not team.leads:
+            return out
+    network.to("cpu")
     meta["training"] = {
         **settings,
         "data_name": data_name,
@@ -281,13 +287,19 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def pair_loss(
-    network: TranslationNetwork, subwords: Subwords, corpus: Corpus, rows: Sequence[int], word_dropout: float = 0.0
+    network: TranslationNetwork,
+    subwords: Subwords,
+    corpus: Corpus,
+    rows: Sequence[int],
+    word_dropout: float = 0.0,
+    team: Team = ALONE,
 ) -> Tensor:
     """Cross-entropy a piece with label smoothing (Szegedy et al. 2016) over the pieces of the language.
 
     `word_dropout` of the pieces that are read, on both sides, are PAD (Gal & Ghahramani 2016; what small data needs:
-    Sennrich & Zhang 2019).
+    Sennrich & Zhang 2019). Of several processes each has a part of the mean.
     """
+    share, device = team.share(len(rows)), team.device
     lang = corpus.direction[1]
     words = torch.from_numpy(subwords.allowed(lang))
     place = torch.full((len(subwords),), -1)
@@ -298,9 +310,11 @@ def pair_loss(
     if word_dropout:
         source = source.masked_fill(torch.rand(source.shape) < word_dropout, PAD)
         tokens[:, 1:] = tokens[:, 1:].masked_fill(torch.rand(tokens[:, 1:].shape) < word_dropout, PAD)
-    packing, scores = network(source, source_lengths, tokens, lengths, words)
-    targets = place[wanted[packing.row, packing.step]]
-    return functional.cross_entropy(scores, targets, label_smoothing=SMOOTHING if network.training else 0.0)
+    mine = (each[share.rows].to(device) for each in (source, source_lengths, tokens, lengths))
+    packing, scores = network(*mine, words.to(device), share.among(device))
+    targets = place[wanted[share.rows]].to(device)[packing.row, packing.step]
+    loss = functional.cross_entropy(scores, targets, label_smoothing=SMOOTHING if network.training else 0.0)
+    return share.weigh(loss, len(targets), int(lengths.sum()))
 
 
 def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
@@ -312,7 +326,7 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
         check_same_run(saved.extra["settings"], run.settings, path=run.checkpoint)
         first = saved.counters["epoch"]
         run.network.load_state_dict(saved.models["network"])
-        run.average = saved.models["average"]
+        run.average = {name: value.to(run.team.device) for name, value in saved.models["average"].items()}
         run.best, run.best_score = saved.models["best"], float(saved.extra["best_score"])
         run.log[:] = saved.extra["log"]
         run.watched[:] = saved.extra.get("watched", ())
@@ -320,36 +334,39 @@ def _train(run: Run, stop: StopRequest, resume: bool) -> bool:
             optimizer.load_state_dict(saved.optimizer)
     read = run.train[0]
     followed = pairs_to_follow(read.source, read.target, run.subwords, read.direction[1])
+    team = run.team
     for epoch in range(first, run.epochs):
         loss = _epoch(run, epoch, optimizer, stop)
         if loss is None:
             return False
         now = copy_state(run.network.state_dict())
         run.network.load_state_dict(run.average)
-        scores = dev_bleu(run)
+        scores = team.told(partial(dev_bleu, run))
         run.network.load_state_dict(now)
         mean = float(np.mean(list(scores.values())))
         run.log.append({"epoch": epoch + 1, "loss": loss, **scores})
-        back = [] if followed is None else gradients_to_source(run.network, read.source, followed)
-        run.watched.append({"epoch": epoch + 1, "gradients": back, "ratios": run.ratios})
+        if team.leads:
+            back = [] if followed is None else gradients_to_source(run.network, read.source, followed)
+            run.watched.append({"epoch": epoch + 1, "gradients": back, "ratios": run.ratios})
         # Of equals the later one: on tiny data every score is 0 for a while.
         if mean >= run.best_score:
             run.best_score, run.best = mean, copy_state(run.average)
         shown = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
-        print(f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  dev BLEU (greedy) {shown}", flush=True)
-        save_checkpoint(
-            run.checkpoint,
-            model_states={"network": now, "average": run.average, "best": run.best or {}},
-            optimizer=optimizer.state_dict(),
-            counters={"epoch": epoch + 1},
-            rng=random_state(),
-            extra={
-                "settings": run.settings,
-                "log": run.log,
-                "watched": run.watched,
-                "best_score": run.best_score,
-            },
-        )
+        team.say(f"epoch {epoch + 1}/{run.epochs}  loss {loss:.3f}  dev BLEU (greedy) {shown}")
+        if team.leads:
+            save_checkpoint(
+                run.checkpoint,
+                model_states={"network": now, "average": run.average, "best": run.best or {}},
+                optimizer=optimizer.state_dict(),
+                counters={"epoch": epoch + 1},
+                rng=random_state(),
+                extra={
+                    "settings": run.settings,
+                    "log": run.log,
+                    "watched": run.watched,
+                    "best_score": run.best_score,
+                },
+            )
     if run.best is not None:
         run.network.load_state_dict(run.best)
     return True
@@ -361,9 +378,9 @@ def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopReq
     losses: list[float] = []
     run.network.train()
     state = run.network.state_dict()
-    with Progress(total=len(steps), label=f"epoch {epoch + 1}/{run.epochs}") as progress:
+    with run.team.progress(total=len(steps), label=f"epoch {epoch + 1}/{run.epochs}") as progress:
         for step, (number, rows) in enumerate(steps):
-            if stop.requested:
+            if run.team.any(stop.requested):
                 return None
             torch.manual_seed(run.seed * 1_000_003 + epoch * 10_007 + step)
             done = epoch * len(steps) + step
@@ -371,24 +388,20 @@ def _epoch(run: Run, epoch: int, optimizer: torch.optim.Optimizer, stop: StopReq
             rise = min(1.0, (done + 1) / min(200, 1 + run.epochs * len(steps) // 10))
             for group in optimizer.param_groups:
                 group["lr"] = RATE * rise * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * course)))
-            loss = pair_loss(run.network, run.subwords, run.train[number], rows, run.word_dropout)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(run.network.parameters(), CLIP)
+            loss = pair_loss(run.network, run.subwords, run.train[number], rows, run.word_dropout, run.team)
             before = weights_of(run.network) if step == len(steps) - 1 else None
-            optimizer.step()
+            losses.append(run.team.learn(run.network, [optimizer], loss, clip=CLIP))
             run.ratios = {} if before is None else update_ratios(before, run.network)
-            share = 1 - min(AVERAGE, (1 + done) / (10 + done))
+            new = 1 - min(AVERAGE, (1 + done) / (10 + done))
             for name, value in state.items():
-                run.average[name].lerp_(value, share)
-            losses.append(float(loss.detach()))
+                run.average[name].lerp_(value, new)
             progress.update(step + 1, f"loss {losses[-1]:.3f}")
     return float(np.mean(losses))
 
 
 def dev_bleu(run: Run) -> dict[str, float]:
     """BLEU of greedy translations of some dev pairs, by direction, through the runtime."""
-    weights = {name: value.numpy() for name, value in run.network.engine_weights().items()}
+    weights = {name: value.cpu().numpy() for name, value in run.network.engine_weights().items()}
     bundle = Bundle(run.meta, weights, run.subwords.to_bytes(), None, "", run.checkpoint)
     translator = Translator(bundle, threads=1)
     scores = {}

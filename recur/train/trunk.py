@@ -11,7 +11,9 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,8 +36,10 @@ from recur.train.checkpoint import (
     save_checkpoint,
 )
 from recur.train.encoders import trunk_of
+from recur.train.norm import share_norms
 from recur.train.precision import autocast
 from recur.train.teacher import MAP_MAX, TeacherCache, build_teacher_cache, cut_view
+from recur.train.team import ALONE, Team, gathered
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 HELD_OUT = 256  # pictures that only measure
@@ -181,26 +185,40 @@ def train_trunk(
     `init`: go on from the trunk of this bundle or ONNX file (`embedded`: the one that comes with recur).
 
     The order of pictures, their views and colours depend on (seed, step) alone, so a resumed run repeats exactly what
-    the uninterrupted one would have done. Stopped before the end, it leaves a checkpoint and writes no `out`.
+    the uninterrupted one would have done. Stopped before the end, it leaves a checkpoint and writes no `out`. `batch`
+    counts pictures of one process in a step.
     """
     if out.is_dir():
         raise RecurError(f"{out}: a folder; expected the name of an .onnx file to write; choose another --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     pictures = pictures_to_learn_from(data)
-    answers = build_teacher_cache(
-        pictures, teacher, cache or out.with_suffix(".cache"), views=views, seed=seed, least_area=LEAST_AREA
-    )
-    settings = {
-        "init": None if init is None else Path(init).name,
-        "epochs": epochs,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "seed": seed,
-        **answers.identity,
-    }
-    start = None if init is None else _trunk_at(init)
-    run = _Distillation(answers, start, epochs=epochs, batch=batch, learning_rate=learning_rate, seed=seed)
-    checkpoint = out.with_suffix(".checkpoint")
+    with gathered() as team:
+        place = cache or out.with_suffix(".cache")
+        ask = partial(build_teacher_cache, pictures, teacher, place, views=views, seed=seed, least_area=LEAST_AREA)
+        answers = team.in_turn(ask)
+        assert answers is not None  # nobody is asked to stop meanwhile
+        settings = {
+            "init": None if init is None else Path(init).name,
+            "epochs": epochs,
+            "batch": batch * team.size,
+            "learning_rate": learning_rate,
+            "seed": seed,
+            **answers.identity,
+        }
+        start = None if init is None else _trunk_at(init)
+        run = _Distillation(
+            answers, start, epochs=epochs, batch=batch * team.size, learning_rate=learning_rate, seed=seed, team=team
+        )
+        if not _course(run, out, settings, seconds=seconds, resume=resume) or not team.leads:
+            return out
+    run.trunk.to("cpu").eval()
+    write_atomically(out, export_trunk(run.trunk.fold(), quantize=False))
+    return out
+
+
+def _course(run: _Distillation, out: Path, settings: dict[str, Any], *, seconds: float | None, resume: bool) -> bool:
+    """All steps from where the checkpoint is; whether the end was reached."""
+    checkpoint, team = out.with_suffix(".checkpoint"), run.team
     if resume and has_checkpoint(checkpoint):
         saved = load_checkpoint(checkpoint)
         check_same_run(saved.extra, settings, path=checkpoint)
@@ -209,6 +227,8 @@ def train_trunk(
         run.step = saved.counters["step"]
 
     def save() -> None:
+        if not team.leads:
+            return
         save_checkpoint(
             checkpoint,
             model_states={"both": run.both.state_dict()},
@@ -221,28 +241,23 @@ def train_trunk(
     run.both.train()
     begun, running = time.monotonic(), 0.0
     with StopRequest(seconds=seconds) as stop:
-        while run.step < run.steps and not stop.requested:
+        while run.step < run.steps and not team.any(stop.requested):
             loss = run.advance()
             running = loss if running == 0 else 0.98 * running + 0.02 * loss
             if run.step % run.steps_per_epoch == 0:
-                shown = " ".join(f"{name} {value:.4f}" for name, value in run.measure().items())
-                print(
-                    f"epoch {run.step // run.steps_per_epoch} loss {running:.4f} held-out {shown} "
-                    f"side {resolution_at(run.step / run.steps, run.plan)} {time.monotonic() - begun:.0f} s",
-                    flush=True,
-                )
+                if team.leads:
+                    shown = " ".join(f"{name} {value:.4f}" for name, value in run.measure().items())
+                    side = resolution_at(run.step / run.steps, run.plan)
+                    epoch, seen = run.step // run.steps_per_epoch, time.monotonic() - begun
+                    team.say(f"epoch {epoch} loss {running:.4f} held-out {shown} side {side} {seen:.0f} s")
                 save()
         save()
         if run.step < run.steps:
-            print(
-                f"stopped after step {run.step} of {run.steps} ({stop.reason}); {out} is not written yet, "
-                "go on with --resume",
-                flush=True,
+            team.say(
+                f"stopped after step {run.step} of {run.steps} ({stop.reason or 'another process was'}); {out} is not "
+                "written yet, go on with --resume"
             )
-            return out
-    run.trunk.eval()
-    write_atomically(out, export_trunk(run.trunk.fold(), quantize=False))
-    return out
+    return run.step >= run.steps
 
 
 def _trunk_at(spec: str) -> Trunk:
@@ -298,8 +313,9 @@ class _Distillation:
         batch: int,
         learning_rate: float,
         seed: int,
+        team: Team = ALONE,
     ) -> None:
-        self.answers, self.batch, self.seed = answers, batch, seed
+        self.answers, self.batch, self.seed, self.team = answers, batch, seed, team
         shuffled = np.random.default_rng([seed, 0]).permutation(len(answers.readable))
         shuffled = shuffled[answers.readable[shuffled]]
         if len(shuffled) < LEAST_PICTURES:
@@ -309,6 +325,8 @@ class _Distillation:
             )
         held = min(HELD_OUT, len(shuffled) // 8)
         self.held_out, self.rows = shuffled[:held], shuffled[held:]
+        if len(self.rows) < team.size:
+            raise RecurError(f"{len(self.rows)} pictures to learn from, {team.size} processes; start fewer of them")
         self.steps_per_epoch = max(len(self.rows) // batch, 1)
         self.steps = max(int(epochs * self.steps_per_epoch), 1)
         self.step = 0
@@ -322,7 +340,11 @@ class _Distillation:
             some = sample[:BLOCK]
             trunk = start.unfold(make_batch(answers, some, np.zeros(len(some), int), RESOLUTIONS[-1][1])[0])
         self.trunk, self.plan = trunk, RESOLUTIONS if start is None else LATER_RESOLUTIONS
+        if team.size > 1:
+            share_norms(self.trunk, team)
         self.both = nn.ModuleDict({"trunk": self.trunk, "head": self.head})
+        team.settle(self.both)
+        self.scale = self.scale.to(team.device)
         self.rate = learning_rate * (1.0 if start is None else LATER_SHARE)
         decay = [p for p in self.both.parameters() if p.ndim > 1]
         rest = [p for p in self.both.parameters() if p.ndim <= 1]
@@ -335,6 +357,7 @@ class _Distillation:
 
     def losses(self, pixels: Tensor, maps: Tensor, probabilities: Tensor) -> dict[str, Tensor]:
         """What `distillation_loss` says of pixels [B, 3, Y, X]."""
+        pixels, maps, probabilities = (each.to(self.team.device) for each in (pixels, maps, probabilities))
         with autocast():
             guess, logits = self.head(self.trunk(pixels))
         return distillation_loss(guess.float(), logits.float(), maps, probabilities, self.scale)
@@ -354,10 +377,12 @@ class _Distillation:
             rng.integers(min(2, views - 1), views, len(part)),
         )
         side = resolution_at(progress, self.plan)
-        pixels, maps, probabilities = make_batch(self.answers, part, chosen, side)
-        losses = self.losses(jitter_colours(pixels.float(), rng), maps, probabilities)
-        loss = total_loss(losses)
-        value = float(loss.detach())
+        share = self.team.share(len(part))
+        mine, count = share.rows, len(part[share.rows])
+        pixels, maps, probabilities = make_batch(self.answers, part[mine], chosen[mine], side)
+        losses = self.losses(jitter_colours(pixels.float(), rng, len(part), mine), maps, probabilities)
+        loss = share.weigh(total_loss(losses), count, len(part))
+        value = float(self.team.summed(loss.detach()))
         if not math.isfinite(value):
             raise RecurError(
                 f"step {self.step + 1}: the loss is {value}; the checkpoint of the last epoch is kept; "
@@ -367,10 +392,7 @@ class _Distillation:
         rate = self.rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.both.parameters(), 5.0)
-        self.optimizer.step()
+        self.team.learn(self.both, [self.optimizer], loss, clip=5.0)
         self.step += 1
         return value
 

@@ -16,6 +16,7 @@ import torch
 
 from recur.data.subwords import END, Subwords
 from recur.nn.translation import TranslationNetwork
+from recur.train.caption_data import device_of
 from recur.train.plot import OWN_KEYS, plot_training
 from recur.train.watch import ROWS, render_training
 from recur.train.watch_caption import AMONG, Followed, gradients_back
@@ -48,11 +49,12 @@ def gradients_to_source(
     network: TranslationNetwork, sources: Sequence[Sequence[int]], followed: Followed
 ) -> list[float]:
     """As `gradients_back`, of the decoder that has read `followed.rows` of the sources. Dropout is off."""
-    source = torch.tensor([sources[row] for row in followed.rows.tolist()])
+    device = device_of(network)
+    source = torch.tensor([sources[row] for row in followed.rows.tolist()]).to(device)
     trained = network.training
     network.eval()
     with torch.no_grad():
-        features = network.encode(source, torch.full((len(source),), source.shape[1]))
+        features = network.encode(source, torch.full((len(source),), source.shape[1], device=device))
     network.train(trained)
     return gradients_back(network.decoder, features, followed)
 
