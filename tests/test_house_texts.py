@@ -36,7 +36,7 @@ def commands(text: str, *kinds: str) -> list[list[str]]:
     """The `recur …` calls of all fenced blocks of these kinds, as argument lists; of a pipe the part that is ours."""
     found = []
     for kind, block in blocks(text):
-        for line in block.splitlines() if kind in kinds else ():
+        for line in block.replace("\\\n", "").splitlines() if kind in kinds else ():
             for part in line.removeprefix("$ ").split(" | "):
                 if part.startswith("recur "):
                     words = shlex.split(part, comments=True)

@@ -43,7 +43,7 @@ from recur.train.checkpoint import (
 )
 from recur.train.orthogonal import Muon
 from recur.train.plot import plot_losses
-from recur.train.team import Share, Team, gathered, warn
+from recur.train.team import ALONE, Share, Team, gathered, warn
 from recur.train.watch import ROWS, STEPS, gradients_back, render_training, update_ratios, weights_of
 
 LEAST = 20  # characters of all text: two of them, one to read and one to foresee, are in the dev split
@@ -306,8 +306,8 @@ def _epoch(run: Run, text: Tensor, share: Share, stop: StopRequest) -> bool:
             at = run.step * length
             piece = text[at : at + length + 1]
             before = weights_of(run.network) if run.step == steps - 1 else None
-            loss, after = piece_loss(run.network, piece, run.state, share)
-            run.loss += run.team.learn(run.network, run.optimizers, loss, clip=CLIP)
+            loss, after = update(run.network, run.optimizers, piece, run.state, run.team)
+            run.loss += loss
             run.ratios = {} if before is None else update_ratios(before, run.network)
             run.step, run.state = run.step + 1, after
             progress.update(run.step, f"loss {run.loss / run.step:.3f}")
@@ -319,6 +319,18 @@ def set_rates(optimizers: Sequence[torch.optim.Optimizer], highest: float, step:
     for optimizer, times in zip(optimizers, (MUON_RATE, 1.0), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = times * highest * share_of_rate(step, course)
+
+
+def update(
+    network: LanguageNetwork,
+    optimizers: Sequence[torch.optim.Optimizer],
+    piece: Tensor,
+    state: State,
+    team: Team = ALONE,
+) -> tuple[float, State]:
+    """One step on piece [T + 1, B], from the `state` of this process's rows: its loss, and their state after it."""
+    loss, after = piece_loss(network, piece, state, team.share(piece.shape[1]))
+    return team.learn(network, optimizers, loss, clip=CLIP), after
 
 
 def share_of_rate(step: int, course: int) -> float:
