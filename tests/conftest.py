@@ -12,6 +12,13 @@ from typing import Any
 # Read when PyTorch is imported, so it stands before everything that may do so; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Where several processes share the tests (`pytest -n`), each keeps to a processor of its own, and so does all it starts:
+# compilers, browsers and clusters of one would otherwise take the time of the tests of the other.
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+if _worker and hasattr(os, "sched_setaffinity"):
+    _places = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {_places[int(_worker.removeprefix("gw")) % len(_places)]})
+
 import numpy as np
 import pytest
 from helpers import write_tiny_bundle
