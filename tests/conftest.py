@@ -12,13 +12,6 @@ from typing import Any
 # Read when PyTorch is imported, so it stands before everything that may do so; subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Where several processes share the tests (`pytest -n`), each keeps to a processor of its own, and so does all it starts:
-# compilers, browsers and clusters of one would otherwise take the time of the tests of the other.
-_worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-if _worker and hasattr(os, "sched_setaffinity"):
-    _places = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {_places[int(_worker.removeprefix("gw")) % len(_places)]})
-
 import numpy as np
 import pytest
 from helpers import write_tiny_bundle
@@ -27,6 +20,17 @@ from hypothesis import settings
 # How long an example takes is the machine's affair; speed is measured by `recur bench`, never by a test.
 settings.register_profile("recur", settings(), deadline=None)
 settings.load_profile("recur")
+
+
+def pytest_configure() -> None:
+    """Where several processes share the tests (`pytest -n`), each keeps to a processor of its own with all it starts.
+
+    The compilers, browsers and clusters of one would otherwise take the time of the tests of the other.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        places = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {places[int(worker.removeprefix("gw")) % len(places)]})
 
 
 BLANK = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGP4DwABAQEAUfkl0wAAAABJRU5ErkJggg==")
