@@ -6,7 +6,10 @@ numbers are those of a processor, and an operation on tensors of both devices is
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -76,3 +79,20 @@ class StandIn(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return compute(operation, args, kwargs or {})
+
+
+@contextmanager
+def trained_there() -> Iterator[None]:
+    """Within it, trainings find that the stand-in is the device of their process."""
+    move = torch.nn.Module.to
+
+    def swapping(module: Any, *where: Any, **how: Any) -> Any:  # parameters of another kind take the place of theirs
+        torch.__future__.set_swap_module_params_on_conversion(True)
+        try:
+            return move(module, *where, **how)
+        finally:
+            torch.__future__.set_swap_module_params_on_conversion(False)
+
+    own = patch("recur.train.team.own_device", lambda: DEVICE)
+    with own, patch.object(torch.nn.Module, "to", swapping), StandIn():
+        yield

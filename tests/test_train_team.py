@@ -260,18 +260,7 @@ def test_on_a_device_of_its_own(kind: str, place: Path, monkeypatch: pytest.Monk
         return made
 
     monkeypatch.setattr(phases, "make_optimizer", make_optimizer)
-    monkeypatch.setattr("recur.train.team.own_device", lambda: standin.DEVICE)
-    move = torch.nn.Module.to
-
-    def swapping(module: Any, *where: Any, **how: Any) -> Any:  # parameters of another kind take the place of theirs
-        torch.__future__.set_swap_module_params_on_conversion(True)
-        try:
-            return move(module, *where, **how)
-        finally:
-            torch.__future__.set_swap_module_params_on_conversion(False)
-
-    monkeypatch.setattr(torch.nn.Module, "to", swapping)
-    with standin.StandIn(), pytest.raises(Caught):
+    with standin.trained_there(), pytest.raises(Caught):
         train(place, f"there-{kind}", **options)
     assert set(used) == {"meta"}
     here, there = found

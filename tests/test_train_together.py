@@ -158,22 +158,11 @@ def first_epoch(training: Training, place: Path) -> dict[str, Any]:
 # Not `span`: PyTorch's packed sequences, which it is trained with, ask for lengths on the processor, and the stand-in
 # has no such operation.
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "span"])
-def test_on_a_device_of_its_own(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_device_of_its_own(name: str, place: Path) -> None:
     """Nothing is left in memory that a GPU would need, and the weights come out the same."""
     here = first_epoch(TRAININGS[name], place)
     shutil.rmtree(place / "device.work", ignore_errors=True)
-    move = torch.nn.Module.to
-
-    def swapping(module: Any, *where: Any, **how: Any) -> Any:  # parameters of another kind take the place of theirs
-        torch.__future__.set_swap_module_params_on_conversion(True)
-        try:
-            return move(module, *where, **how)
-        finally:
-            torch.__future__.set_swap_module_params_on_conversion(False)
-
-    monkeypatch.setattr("recur.train.team.own_device", lambda: standin.DEVICE)
-    monkeypatch.setattr(torch.nn.Module, "to", swapping)
-    with standin.StandIn():
+    with standin.trained_there():
         there = first_epoch(TRAININGS[name], place)
     assert set(here) == set(there)
     for key, value in here.items():

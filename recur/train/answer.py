@@ -29,7 +29,7 @@ from recur.train.answer_data import Stories, batch_of, batches, build_words, enc
 from recur.train.answer_finish import finish_answer
 from recur.train.checkpoint import StopRequest
 from recur.train.epochs import go_on, keep
-from recur.train.team import Team, gathered, warn
+from recur.train.team import Team, device_of, gathered, warn
 
 RATE = 4e-3
 CLIP = 1.0
@@ -210,7 +210,7 @@ def _loss(run: Run, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
 def accuracy(network: StoryNetwork, data: Stories, *, batch: int = 250) -> dict[str, float]:
     """The share of questions that are answered right, by task."""
     network.eval()
-    device = network.head.weight.device
+    device = device_of(network)
     right = np.zeros(len(data), bool)
     order = np.argsort([len(each) for each in data.story], kind="stable")
     for start in range(0, len(order), batch):

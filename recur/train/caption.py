@@ -143,13 +143,11 @@ def train_caption(
             stop=stop,
             shards=shards,
         )
-        if team.leads:
-            train, dev, sources = look()
-        if team.any(stop.requested):
+        looked = team.in_turn(look, stop)
+        if looked is None or team.any(stop.requested):
             team.report(stop, work)
             return out
-        if not team.leads:  # what the first one has computed is in files now
-            train, dev, sources = look()
+        train, dev, sources = looked
         pictures = batch * team.size
         network = CaptionNetwork(
             channels=eye.channels,

@@ -23,6 +23,7 @@ from recur.data.text import END, PAD, Vocabulary, tokenize
 from recur.errors import InputError, RecurError
 from recur.train.precision import autocast
 from recur.train.teacher import cut_view
+from recur.train.team import device_of
 
 MAX_WORDS = {"zh": 32, "ja": 40, "th": 60}
 DEFAULT_MAX_WORDS = 24
@@ -236,11 +237,6 @@ class TrainedFeatures:
         with torch.set_grad_enabled(rng is not None and self.learning and torch.is_grad_enabled()):
             grid: Tensor = self.encoder(pixels.to(device_of(self.encoder)))
         return grid.flatten(2).transpose(1, 2) if grid.ndim == 4 else grid.reshape(len(batch), -1, grid.shape[-1])
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where a network is, and what it reads has to be."""
-    return next(module.parameters()).device
 
 
 class MovingSource(Protocol):

@@ -34,6 +34,7 @@ from recur.nn.export_heads import without_heads
 from recur.nn.queries import HuggingFaceRegions
 from recur.nn.vision import Trunk
 from recur.train.graph import INPUT, OUTPUT, conform, first_line, load_graph, load_session, picture_side, token_grid
+from recur.train.team import device_of
 
 DEFAULT_SIZE = 224
 REGIONS = "regions"  # the output with the boxes of what `features` are of, where they are no grid
@@ -144,7 +145,7 @@ class FeatureEncoder:
         try:
             with torch.inference_mode():
                 planes = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-                out: Tensor = self.module(planes.to(next(self.module.parameters()).device).float())
+                out: Tensor = self.module(planes.to(device_of(self.module)).float())
         finally:
             self.module.train(training)
         if out.ndim == 2:
@@ -344,7 +345,7 @@ def export_module(module: nn.Module, *, size: int, name: str, outputs: Sequence[
 
     The module gives one tensor, or a tuple of as many as `outputs` names.
     """
-    training, device = module.training, next(module.parameters()).device
+    training, device = module.training, device_of(module)
     module = module.eval().cpu()
     reasons = []
     try:

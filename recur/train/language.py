@@ -266,7 +266,7 @@ def _train(run: Run, stop: StopRequest) -> bool:
     while run.epoch < settings["epochs"]:
         offset = int(step_generator(seed=settings["seed"], epoch=run.epoch, step=0).integers(len(run.train)))
         text = rows_of(run.train, rows, offset)
-        if not _epoch(run, text, share, stop):
+        if not _epoch(run, text, stop):
             if run.state is not None:
                 run.state = run.state.map(lambda part: team.together(part, share))
             if team.leads:
@@ -288,13 +288,14 @@ def _train(run: Run, stop: StopRequest) -> bool:
     return True
 
 
-def _epoch(run: Run, text: Tensor, share: Share, stop: StopRequest) -> bool:
-    """Go on through the text [T, B] of this epoch, of which `share` is read; False when stopped."""
+def _epoch(run: Run, text: Tensor, stop: StopRequest) -> bool:
+    """Go on through the text [T, B] of this epoch; False when stopped."""
     settings, length = run.settings, run.settings["length"]
     steps = -(-(len(text) - 1) // length)
     course = steps * settings["epochs"]
     if run.state is None:
-        run.state = run.network.first_state(share.rows.stop - share.rows.start)
+        mine = run.team.share(text.shape[1]).rows
+        run.state = run.network.first_state(mine.stop - mine.start)
     run.network.train()
     with run.team.progress(total=steps, label=f"epoch {run.epoch + 1}/{settings['epochs']}") as progress:
         while run.step < steps:

@@ -34,7 +34,6 @@ from recur.train.caption_data import (
     FeatureSource,
     Split,
     TrainedFeatures,
-    device_of,
     freeze,
 )
 from recur.train.checkpoint import (
@@ -52,7 +51,7 @@ from recur.train.cider import reward_scorer, self_critical_loss
 from recur.train.precision import autocast
 from recur.train.streamed import Order, StreamedFeatures
 from recur.train.taught import TAUGHT_CAPTIONS, TaughtFeatures
-from recur.train.team import Team
+from recur.train.team import Team, device_of
 from recur.train.watch import update_ratios, weights_of
 from recur.train.watch_caption import gradients_to_picture, sentences_to_follow
 

@@ -42,7 +42,7 @@ from recur.train.sentiment_data import (
     make_batch,
 )
 from recur.train.sentiment_finish import finish_sentiment
-from recur.train.team import Team, gathered, warn
+from recur.train.team import Team, device_of, gathered, warn
 from recur.train.wide import fit_wide, log_ratios
 
 RATE = 2e-3
@@ -285,7 +285,7 @@ def _loss(run: Run, spans: Sequence[tuple[int, int, int]]) -> Tensor:
 def dev_accuracy(network: SentimentNetwork, dev: Corpus, *, batch: int = 32) -> dict[str, float]:
     """The share of texts that the network alone gets right, by data set."""
     network.eval()
-    device = network.head.weight.device
+    device = device_of(network)
     right = np.zeros(len(dev), bool)
     order = np.argsort(dev.lengths, kind="stable")
     for start in range(0, len(order), batch):

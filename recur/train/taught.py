@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from recur.errors import RecurError
 from recur.nn.vision import DistillationHead, Trunk
-from recur.train.caption_data import ALL, Split, device_of, keep
+from recur.train.caption_data import ALL, Split, keep
 from recur.train.checkpoint import StopRequest
 from recur.train.teacher import TeacherCache, build_teacher_cache
+from recur.train.team import device_of
 from recur.train.trunk import distillation_loss, jitter_colours, make_batch, map_scale, total_loss
 
 VIEWS = 4

@@ -229,6 +229,11 @@ def own_device() -> torch.device:
     return torch.device("cuda", number)
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network is, and what it reads has to be."""
+    return next(module.parameters()).device
+
+
 @contextmanager
 def gathered() -> Iterator[Team]:
     """The team that the launcher has called together; one process alone without a launcher.

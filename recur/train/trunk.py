@@ -248,8 +248,8 @@ def _course(run: _Distillation, out: Path, settings: dict[str, Any], *, seconds:
                 if team.leads:
                     shown = " ".join(f"{name} {value:.4f}" for name, value in run.measure().items())
                     side = resolution_at(run.step / run.steps, run.plan)
-                    epoch, seen = run.step // run.steps_per_epoch, time.monotonic() - begun
-                    team.say(f"epoch {epoch} loss {running:.4f} held-out {shown} side {side} {seen:.0f} s")
+                    epoch, took = run.step // run.steps_per_epoch, time.monotonic() - begun
+                    team.say(f"epoch {epoch} loss {running:.4f} held-out {shown} side {side} {took:.0f} s")
                 save()
         save()
         if run.step < run.steps:

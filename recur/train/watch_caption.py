@@ -23,9 +23,10 @@ from torch import Tensor
 
 from recur.data.text import END
 from recur.nn.caption import CaptionNetwork
-from recur.train.caption_data import Captions, FeatureSource, device_of
+from recur.train.caption_data import Captions, FeatureSource
 from recur.train.plot import DISTINCT, OWN_KEYS, plot_training
 from recur.train.precision import autocast
+from recur.train.team import device_of
 from recur.train.watch import ROWS, norms_back, render_training
 
 AMONG = 500  # captions, the first ones, among which sentences of one length are looked for

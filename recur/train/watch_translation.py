@@ -16,8 +16,8 @@ import torch
 
 from recur.data.subwords import END, Subwords
 from recur.nn.translation import TranslationNetwork
-from recur.train.caption_data import device_of
 from recur.train.plot import OWN_KEYS, plot_training
+from recur.train.team import device_of
 from recur.train.watch import ROWS, render_training
 from recur.train.watch_caption import AMONG, Followed, gradients_back
 
